@@ -1,0 +1,34 @@
+// Package lease shares lanes between processes: a lease is (name, lane), held by one holder for a time that the
+// database measures, with an epoch that grows at every change of hands. Whoever writes under a lease checks its
+// epoch in the same transaction, so that a holder that was paused past its time can do no harm.
+package lease
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrFenced means that a lease is held by somebody else now, or by the same holder under a later epoch. What was to
+// be written under it was not.
+var ErrFenced = errors.New("lease: fenced, another holder has taken over")
+
+// Lease is one lane held.
+type Lease struct {
+	Name  string
+	Lane  int
+	Epoch int64
+	// Unclean says that the lease was taken over from a holder whose time ran out, rather than released.
+	Unclean bool
+}
+
+// Store keeps leases. Times are the database's.
+type Store interface {
+	// Acquire takes those of the lanes that are free, expired, or the holder's own, each under a new epoch, and
+	// answers with what it took. With force it takes all: for a process that knows that it is alone.
+	Acquire(ctx context.Context, name string, lanes []int, holder string, ttl time.Duration, force bool) ([]Lease, error)
+	// Renew extends leases and answers with those that are still held under their epoch.
+	Renew(ctx context.Context, holder string, leases []Lease, ttl time.Duration) ([]Lease, error)
+	// Release gives leases back; those that are no longer held are left alone.
+	Release(ctx context.Context, holder string, leases []Lease) error
+}
