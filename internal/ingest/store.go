@@ -43,11 +43,10 @@ type Request struct {
 
 // Answer is a response, as it is stored and repeated.
 type Answer struct {
-	Status      int
-	ContentType string
-	// Location is the header of that name, empty for none.
-	Location string
-	Body     []byte
+	Status int
+	// Header has Content-Type, Location and the like, by canonical name; it is stored as a JSON object.
+	Header map[string]string
+	Body   []byte
 }
 
 // Record is what is stored under a key.
