@@ -31,7 +31,9 @@ type Step struct {
 	Pivot bool
 	// Ask says when the command is repeated for want of a reply, and for how long.
 	Ask Retry
-	// Compensation undoes the step; nil for a step that needs none, or may have none (after the pivot).
+	// NoEffect says that the action changes nothing at the participant (a check), so that there is nothing to undo.
+	NoEffect bool
+	// Compensation undoes the step; nil for one without effect, for the pivot, and after it.
 	Compensation *Compensation
 }
 
