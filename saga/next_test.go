@@ -53,15 +53,37 @@ func TestNext_ParallelRejectionCompensatesAtOnce(t *testing.T) {
 	r.reply(mainstay.OutcomeVoid, mainstay.OpUndo, "reserve").want(saga.Compensated)
 }
 
-func TestNext_LateRejectionNeedsNoUndo(t *testing.T) {
+func TestNext_LateRepliesAreCoveredByTheUndo(t *testing.T) {
 	t.Parallel()
-	for _, outcome := range []mainstay.Outcome{mainstay.OutcomeRejected, mainstay.OutcomeVoid} {
-		r := start(t).rejected("authorise")
-		r.reply(outcome, mainstay.OpDo, "reserve").want(saga.Compensated)
+	r := start(t).rejected("authorise")
+	for _, outcome := range []mainstay.Outcome{
+		mainstay.OutcomeDone, mainstay.OutcomeRejected, mainstay.OutcomeVoid, mainstay.OutcomeFailed,
+	} {
+		r.absorbed(saga.Reply{Step: "reserve", Op: mainstay.OpDo, Outcome: outcome})
 	}
+	r.undone("reserve").want(saga.Compensated)
 }
 
-func TestNext_BothRejected(t *testing.T) {
+func TestNext_VoidBeforeThePivotCompensates(t *testing.T) {
+	t.Parallel()
+	r := start(t).done("reserve").reply(mainstay.OutcomeVoid, mainstay.OpDo, "authorise")
+	r.want(saga.Compensating, "undo reserve").wantStep("authorise", saga.StepRejected)
+}
+
+func TestNext_StepWithoutEffectIsNotUndone(t *testing.T) {
+	t.Parallel()
+	d := order()
+	d.Groups[0][0].NoEffect, d.Groups[0][0].Compensation = true, nil
+	r := &run{t: t, d: d, now: epoch}
+	r.state, r.fx = d.Start(epoch)
+	r.rejected("authorise").want(saga.Compensated).wantStep("reserve", saga.StepAsked)
+
+	r.state, r.fx = d.Start(epoch)
+	r.done("reserve", "authorise").rejected("book").want(saga.Compensating, "undo authorise")
+	r.undone("authorise").want(saga.Compensated).wantStep("reserve", saga.StepDone)
+}
+
+func TestNext_OwedIsEmptyAtTheEnd(t *testing.T) {
 	t.Parallel()
 	r := start(t).done("reserve", "authorise")
 	r.rejected("book").undone("reserve", "authorise").want(saga.Compensated)

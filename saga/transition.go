@@ -79,29 +79,12 @@ func (t *transition) pivotSent() bool {
 	return false
 }
 
-// replyDo takes the answer to a step's action.
+// replyDo takes the answer to a step's action. Once the step is being undone, only the answer to that counts: it
+// covers whatever the action did or will do.
 func (t *transition) replyDo(i int, r Reply) (changed bool) {
-	st := &t.s.Steps[i]
-	switch st.Status {
-	case StepAsked, StepFailed:
-		return t.settleDo(i, r)
-	case StepUndoing, StepUndoFailed:
-		// The action turns out to have left nothing, so nothing of it is owed; any other answer is covered by
-		// the undo.
-		switch r.Outcome {
-		case mainstay.OutcomeRejected:
-			t.set(i, StepRejected, or(r.Code, CodeRejected), r.Detail)
-			return true
-		case mainstay.OutcomeVoid:
-			t.set(i, StepUndone, "", "")
-			return true
-		}
+	if st := t.s.Steps[i].Status; st != StepAsked && st != StepFailed {
+		return false
 	}
-	return false
-}
-
-// settleDo takes the answer to an action whose outcome was unknown.
-func (t *transition) settleDo(i int, r Reply) (changed bool) {
 	switch r.Outcome {
 	case mainstay.OutcomeDone:
 		t.set(i, StepDone, "", "")
