@@ -219,6 +219,9 @@ func (s *State) UnmarshalJSON(b []byte) error {
 		if !st.Status.valid() {
 			return fmt.Errorf("decoding a saga's state: step %q: unknown status %q", st.Name, st.Status)
 		}
+		if st.Asked < 0 {
+			return fmt.Errorf("decoding a saga's state: step %q: asked %d times", st.Name, st.Asked)
+		}
 		if st.Due != 0 && st.Status != StepAsked && st.Status != StepUndoing {
 			return fmt.Errorf("decoding a saga's state: step %q: a timer though it is %s", st.Name, st.Status)
 		}

@@ -156,14 +156,14 @@ func (t *transition) compensate(r Reason) {
 
 // fireTimers repeats what is due, or gives it up when it was sent as often as allowed.
 func (t *transition) fireTimers() {
-	var spent []string
-	fired := false
 	for i, step := range t.d.steps() {
 		st := &t.s.Steps[i]
 		if st.Due.IsZero() || t.now.Before(st.Due) {
 			continue
 		}
-		fired = true
+		if !t.fx.Changed {
+			t.change(Entry{Cause: CauseTimer})
+		}
 		op, ask, failed := mainstay.OpDo, step.Ask, StepFailed
 		if st.Status == StepUndoing {
 			op, ask, failed = mainstay.OpUndo, step.Compensation.Ask, StepUndoFailed
@@ -173,15 +173,8 @@ func (t *transition) fireTimers() {
 			continue
 		}
 		t.set(i, failed, CodeNoReply, "")
-		spent = append(spent, st.Name)
+		t.fx.Entry.Spent = append(t.fx.Entry.Spent, st.Name)
 	}
-	if !fired {
-		return
-	}
-	if !t.fx.Changed {
-		t.change(Entry{Cause: CauseTimer})
-	}
-	t.fx.Entry.Spent = spent
 }
 
 // operate begins an operator's exit from a stuck step, and refuses it for any other.
