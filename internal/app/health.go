@@ -1,0 +1,184 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mainstay-io/mainstay/internal/clock"
+)
+
+const (
+	// checkTimeout bounds one check of a dependency.
+	checkTimeout = 2 * time.Second
+	// checkEvery is how long results are good for, however many probes ask.
+	checkEvery = 500 * time.Millisecond
+)
+
+// Health knows whether a process can do its work now. All methods may be called by many goroutines.
+type Health struct {
+	log *slog.Logger
+
+	mu       sync.Mutex
+	checks   []check
+	started  bool
+	stopping bool
+
+	probing sync.Mutex // held during a round of checks; taken before mu
+	at      clock.Mono
+	last    []Result
+}
+
+type check struct {
+	name  string
+	ready func(ctx context.Context) error
+}
+
+// Result is the outcome of one check.
+type Result struct {
+	Name  string `json:"name"`
+	Ready bool   `json:"ready"`
+	// Reason says in words for an operator why it is not ready.
+	Reason string `json:"reason,omitempty"`
+}
+
+// NewHealth makes a health without checks, that is not started.
+func NewHealth(log *slog.Logger) *Health { return &Health{log: log} }
+
+// Check adds a dependency by name. Ready answers nil when it can be used, else why not in words for an operator and
+// without secrets; it is called one at a time, with a deadline of two seconds.
+func (h *Health) Check(name string, ready func(ctx context.Context) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.checks = append(h.checks, check{name: name, ready: ready})
+}
+
+// Start says that everything was wired: from now on readiness is up to the checks.
+func (h *Health) Start() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.started = true
+}
+
+// Stop says that the process is stopping: not ready, for good.
+func (h *Health) Stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopping = true
+}
+
+// State answers with the results of all checks, those of the last half second included, and whether the process is
+// ready. While it starts or stops, that is the one result.
+func (h *Health) State(ctx context.Context) (ready bool, results []Result) {
+	h.mu.Lock()
+	started, stopping, checks := h.started, h.stopping, slices.Clone(h.checks)
+	h.mu.Unlock()
+	switch {
+	case stopping:
+		return false, []Result{{Name: "process", Reason: "stopping"}}
+	case !started:
+		return false, []Result{{Name: "process", Reason: "starting"}}
+	}
+	results = h.probe(ctx, checks)
+	return !slices.ContainsFunc(results, func(r Result) bool { return !r.Ready }), results
+}
+
+func (h *Health) probe(ctx context.Context, checks []check) []Result {
+	h.probing.Lock()
+	defer h.probing.Unlock()
+	if len(h.last) == len(checks) && len(checks) > 0 && h.at.Elapsed() < checkEvery {
+		return h.last
+	}
+	// A probe that hangs up must not make dependencies look bad to the others.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+	defer cancel()
+	results := make([]Result, len(checks))
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		wg.Go(func() { results[i] = c.run(ctx) })
+	}
+	wg.Wait()
+	h.logChanges(ctx, results)
+	h.last, h.at = results, clock.Start()
+	return results
+}
+
+func (c check) run(ctx context.Context) Result {
+	if err := runSafely(ctx, c.ready); err != nil {
+		return Result{Name: c.name, Reason: err.Error()}
+	}
+	return Result{Name: c.name, Ready: true}
+}
+
+func (h *Health) logChanges(ctx context.Context, results []Result) {
+	for i, r := range results {
+		was := i >= len(h.last) || h.last[i].Ready
+		switch {
+		case was && !r.Ready:
+			h.log.WarnContext(ctx, "dependency is not ready", "dependency", r.Name, "reason", r.Reason)
+		case !was && r.Ready:
+			h.log.InfoContext(ctx, "dependency is ready again", "dependency", r.Name)
+		}
+	}
+}
+
+// Routes adds /livez and /readyz to mux. /livez answers 200 while the process can answer at all. /readyz answers 200
+// or 503, with each dependency by name in JSON; with ?verbose, as lines of text.
+func (h *Health) Routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
+		writeBody(w, http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
+	})
+	mux.HandleFunc("GET /readyz", h.serveReady)
+}
+
+func (h *Health) serveReady(w http.ResponseWriter, r *http.Request) {
+	ready, results := h.State(r.Context())
+	status := http.StatusOK
+	if !ready {
+		status = http.StatusServiceUnavailable
+	}
+	if r.URL.Query().Has("verbose") {
+		writeBody(w, status, "text/plain; charset=utf-8", verbose(ready, results))
+		return
+	}
+	body, err := json.Marshal(struct {
+		Ready  bool     `json:"ready"`
+		Checks []Result `json:"checks"`
+	}{ready, results})
+	if err != nil {
+		panic(err) // strings and booleans always marshal
+	}
+	writeBody(w, status, "application/json", append(body, '\n'))
+}
+
+func verbose(ready bool, results []Result) []byte {
+	var b strings.Builder
+	for _, r := range results {
+		if r.Ready {
+			fmt.Fprintf(&b, "[+] %s\n", r.Name)
+		} else {
+			fmt.Fprintf(&b, "[-] %s: %s\n", r.Name, r.Reason)
+		}
+	}
+	if ready {
+		b.WriteString("ready\n")
+	} else {
+		b.WriteString("not ready\n")
+	}
+	return []byte(b.String())
+}
+
+// writeBody writes a whole answer; that the client has gone is its own affair.
+func writeBody(w http.ResponseWriter, status int, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}

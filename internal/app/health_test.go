@@ -1,0 +1,79 @@
+package app_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+)
+
+func ask(t *testing.T, h *app.Health, path string) (int, string) {
+	t.Helper()
+	mux := http.NewServeMux()
+	h.Routes(mux)
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func TestHealth_TellsEachDependencyByName(t *testing.T) {
+	t.Parallel()
+	h := app.NewHealth(slog.New(slog.DiscardHandler))
+	expect := func(path string, status int, body string) {
+		t.Helper()
+		if gotStatus, got := ask(t, h, path); gotStatus != status || got != body {
+			t.Errorf("%s answers %d %q, want %d %q", path, gotStatus, got, status, body)
+		}
+	}
+	h.Check("database", func(context.Context) error { return nil })
+	expect("/readyz", 503, `{"ready":false,"checks":[{"name":"process","ready":false,"reason":"starting"}]}`+"\n")
+	h.Start()
+	expect("/readyz", 200, `{"ready":true,"checks":[{"name":"database","ready":true}]}`+"\n")
+	h.Check("broker", func(context.Context) error { return errors.New("not connected") })
+	h.Check("lanes", func(context.Context) error { panic("bug") })
+	expect("/readyz?verbose", 503, "[+] database\n[-] broker: not connected\n[-] lanes: handler panicked: bug\nnot ready\n")
+	expect("/livez", 200, "ok\n")
+	h.Stop()
+	expect("/readyz?verbose", 503, "[-] process: stopping\nnot ready\n")
+	expect("/livez", 200, "ok\n")
+}
+
+func TestHealth_ChecksAreBoundedAndShared(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		h := app.NewHealth(slog.New(slog.NewTextHandler(&log, nil)))
+		h.Start()
+		calls, broken := 0, true
+		h.Check("broker", func(ctx context.Context) error {
+			calls++
+			if !broken {
+				return nil
+			}
+			<-ctx.Done()
+			return errors.New("no answer")
+		})
+		start := time.Now()
+		if ready, _ := h.State(t.Context()); ready || time.Since(start) != 2*time.Second {
+			t.Errorf("ready %v after %v", ready, time.Since(start))
+		}
+		broken = false
+		if ready, _ := h.State(t.Context()); ready || calls != 1 {
+			t.Errorf("ready %v, asked %d times within half a second", ready, calls)
+		}
+		time.Sleep(time.Second) // of the bubble's clock
+		if ready, _ := h.State(t.Context()); !ready || calls != 2 {
+			t.Errorf("ready %v, asked %d times", ready, calls)
+		}
+		if got := strings.Count(log.String(), "broker"); got != 2 {
+			t.Errorf("%d changes were logged, want 2:\n%s", got, &log)
+		}
+	})
+}

@@ -1,0 +1,90 @@
+package app
+
+import "time"
+
+// Config is one immutable snapshot of the settings. It is passed by value.
+type Config struct {
+	Data                 string
+	HTTP                 string
+	Ops                  string
+	Database             string
+	Broker               string
+	AllowUnauthenticated bool
+	LogLevel             string
+	LogFormat            string
+	ShutdownGrace        time.Duration
+	NATSSync             string
+	IdempotencyRetention time.Duration
+	InFlight             int
+	Waiters              int
+	OrderDeadline        time.Duration
+	CompensationBudget   time.Duration
+	StepTimeout          time.Duration
+	CallTimeout          time.Duration
+	Lanes                int
+	WorkerConcurrency    int
+
+	origins map[string]Origin
+}
+
+// Settings is the table of all settings: name, default, what it means, where it goes, and what it must be. A line
+// here (and its field in Config) is all that a new setting takes.
+func Settings() []Setting {
+	return []Setting{
+		text("data", "./mainstay-data", "Directory of everything that `serve` keeps: its database and the embedded broker's store.",
+			func(c *Config) *string { return &c.Data }, notEmpty),
+		text("http", "127.0.0.1:8080", "Address of the ingest API. Left alone, a busy port gives way to the next free one.",
+			func(c *Config) *string { return &c.HTTP }, hostPort),
+		text("ops", "127.0.0.1:8081", "Address of the operator API, probes and metrics. Left alone, a busy port gives way to the next free one.",
+			func(c *Config) *string { return &c.Ops }, hostPort),
+		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME` or `sqlite:PATH`; empty is SQLite inside the data directory.",
+			func(c *Config) *string { return &c.Database }, oneOfSchemes("postgres", "postgresql", "sqlite")),
+		secret("broker", "", "Broker: `nats://HOST:4222[,nats://HOST:4222]`, `memory`, or `database` (workers read the log, no broker at all); empty is the embedded NATS server.",
+			func(c *Config) *string { return &c.Broker }, oneOfSchemes("nats", "tls", "memory", "database")),
+		boolean("allow_unauthenticated", false, "Serve on addresses that other machines can reach, although nobody is asked who they are.",
+			func(c *Config) *bool { return &c.AllowUnauthenticated }),
+		text("log_level", "info", "Least severe log line that is written: `debug`, `info`, `warn` or `error`.",
+			func(c *Config) *string { return &c.LogLevel }, oneOf("debug", "info", "warn", "error")),
+		text("log_format", "auto", "Form of log lines: `text`, `json`, or `auto` (text on a terminal, else JSON).",
+			func(c *Config) *string { return &c.LogFormat }, oneOf("auto", "text", "json")),
+		duration("shutdown_grace", 20*time.Second, "How long a stopping process may take to drain and close.",
+			func(c *Config) *time.Duration { return &c.ShutdownGrace }, between(time.Second, 10*time.Minute)),
+		text("nats_sync", "always", "When the embedded broker syncs its store to disk: `always`, or `lazy` (a power cut may lose its tail, which is then filled again from the outbox).",
+			func(c *Config) *string { return &c.NATSSync }, oneOf("always", "lazy")),
+		duration("idempotency_retention", 24*time.Hour, "How long an idempotency key keeps its answer.",
+			func(c *Config) *time.Duration { return &c.IdempotencyRetention }, between(24*time.Hour, 366*24*time.Hour)),
+		number("in_flight", 1024, "Requests that are served at a time; one more is answered 503 with Retry-After.",
+			func(c *Config) *int { return &c.InFlight }, between(1, 1_000_000)),
+		number("waiters", 4096, "Requests with `?wait` that are held at a time, beside those in flight.",
+			func(c *Config) *int { return &c.Waiters }, between(1, 1_000_000)),
+		duration("order_deadline", 2*time.Minute, "Time from an order's acceptance until it must have passed its point of no return; past it, it is compensated.",
+			func(c *Config) *time.Duration { return &c.OrderDeadline }, between(time.Second, 30*24*time.Hour)),
+		duration("compensation_budget", 15*time.Minute, "How long a compensation is retried before the order needs an operator.",
+			func(c *Config) *time.Duration { return &c.CompensationBudget }, between(time.Second, 30*24*time.Hour)),
+		duration("step_timeout", 10*time.Second, "How long a saga waits for the reply of a step before it asks again.",
+			func(c *Config) *time.Duration { return &c.StepTimeout }, between(100*time.Millisecond, time.Hour)),
+		duration("call_timeout", 5*time.Second, "Time that one call to a remote participant may take.",
+			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)),
+		number("lanes", 0, "Ordered slices of a topic. Read when the schema is first made, and fixed from then on; 0 is 4 for an embedded database, 16 otherwise.",
+			func(c *Config) *int { return &c.Lanes }, between(0, 256)),
+		number("worker_concurrency", 8, "Batches that a process handles at a time, and calls to remote participants times eight.",
+			func(c *Config) *int { return &c.WorkerConcurrency }, between(1, 1024)),
+	}
+}
+
+// crossChecks are the rules that join settings.
+func crossChecks() []func(Config) error {
+	return []func(Config) error{
+		func(c Config) error { return c.reachable("http", c.HTTP) },
+		func(c Config) error { return c.reachable("ops", c.Ops) },
+		func(c Config) error {
+			return c.needs(c.StepTimeout < c.OrderDeadline, "step_timeout", "must be shorter than order_deadline (%v)", c.OrderDeadline)
+		},
+		func(c Config) error {
+			return c.needs(c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
+		},
+		func(c Config) error {
+			return c.needs(c.NATSSync == "always" || c.Broker == "", "nats_sync", "is about the embedded broker, and broker names another one")
+		},
+	}
+}
