@@ -1,6 +1,65 @@
 // Package saga defines sagas: steps that participants carry out on command, and how what was done is undone when a
 // later step cannot be. It is data and pure functions; nothing here does I/O. The engine that keeps instances in a
 // database and talks to participants runs Definition.Next.
+//
+// # An instance
+//
+// Groups are carried out in order, the steps of a group in parallel. Before the pivot's command is sent, a
+// rejection, the deadline or a Cancel turns the instance round: it is compensated, in the reverse order of groups,
+// in parallel inside a group. After that only the pivot's own rejection does; the deadline only raises an alert.
+//
+//	status          what happens                                 becomes
+//	running         every step of the last group is done         completed
+//	                a step is rejected, the pivot or before it   compensating
+//	                deadline or Cancel, pivot not sent           compensating
+//	                an action fails for good                     needs_operator
+//	                a step after the pivot is rejected           needs_operator
+//	compensating    nothing is owed any more                     compensated
+//	                a compensation fails or is rejected          needs_operator
+//	needs_operator  a replayed command is answered               running or compensating, or the end
+//	                RetryStep, MarkDone, Skip                    running or compensating, or the end
+//	                a parallel step is rejected                  compensating
+//	                deadline or Cancel, pivot not sent           compensating
+//	completed       anything                                     completed
+//	compensated     anything                                     compensated
+//
+// # A step
+//
+// No answer is never taken for "not done": the command is sent again with the same step key, and what stays unknown
+// is undone like what is done.
+//
+//	status       what happens                                          becomes
+//	pending      the groups before it are done                         asked
+//	asked        reply done                                            done
+//	             reply rejected or void, up to the pivot               rejected
+//	             reply rejected or void, after the pivot               failed
+//	             reply failed, or no answer to the last command        failed
+//	             the instance compensates                              undoing
+//	failed       reply done; MarkDone, Skip                            done
+//	             reply rejected or void, up to the pivot               rejected
+//	             RetryStep                                             asked
+//	             the instance compensates                              undoing
+//	done         the instance compensates, its group's turn has come   undoing
+//	rejected     anything                                              rejected
+//	undoing      reply done or void to the compensation                undone
+//	             reply rejected or failed, or no answer to the last    undo_failed
+//	undo_failed  reply done or void to the compensation                undone
+//	             MarkDone, Skip                                        undone
+//	             RetryStep                                             undoing
+//	undone       anything                                              undone
+//
+// A step without effect is never undone. Once a step is undoing, answers to its action no longer count.
+//
+// # What participants must hold to
+//
+// Each guards its effect with a barrier under the step key: a repeated command is answered as the first was, a
+// compensation without action leaves a mark, and an action that finds the mark does nothing (void). Package worker
+// does this for its handlers.
+//
+// # Operators
+//
+// A step that failed has its command as a dead letter, as a rule: when that is replayed and answered, the instance
+// goes on by itself. RetryStep, MarkDone and Skip are the other ways out; State.Stuck and State.Owed say what for.
 package saga
 
 import "time"
