@@ -24,9 +24,10 @@ const victimEnv = "MAINSTAY_PGTEST_VICTIM"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// TestVictim is a test only for the process that TestServer_EndsWhenTheTestsAreKilled starts.
 func TestVictim(t *testing.T) {
 	if os.Getenv(victimEnv) == "" {
-		t.Skip("only runs inside TestServer_EndsWhenTheTestsAreKilled")
+		return
 	}
 	fmt.Println(pgtest.NewServer(t).DataDir())
 	_, _ = io.Copy(io.Discard, os.Stdin)

@@ -1,0 +1,97 @@
+package proc
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// builds remembers by package what this test process has built: a func() (string, error) each.
+var builds sync.Map
+
+// Build compiles a command of this module, named from the module's root ("./cmd/mainstay"), and gives the path of
+// the binary. It is built with the race detector if the test runs with it, once per test process; test processes
+// that build the same at the same time wait for each other, and a binary that is up to date is kept.
+func Build(t testing.TB, pkg string) string {
+	t.Helper()
+	once, _ := builds.LoadOrStore(pkg, sync.OnceValues(func() (string, error) { return build(pkg) }))
+	path, err := once.(func() (string, error))() //nolint:forcetypeassert // nothing else is stored
+	if err != nil {
+		t.Fatalf("building %s: %v", pkg, err)
+	}
+	return path
+}
+
+func build(pkg string) (path string, err error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	dir, err := binaryDir(root)
+	if err != nil {
+		return "", err
+	}
+	unlock, err := lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	path = filepath.Join(dir, filepath.Base(pkg))
+	args := []string{"build", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.CommandContext(context.Background(), "go", append(args, pkg)...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return path, nil
+}
+
+// moduleRoot is the folder of the go.mod above the test's working directory.
+func moduleRoot() (string, error) {
+	out, err := exec.CommandContext(context.Background(), "go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking for the module: %w", err)
+	}
+	file := strings.TrimSpace(string(out))
+	if filepath.Base(file) != "go.mod" {
+		return "", errors.New("the test does not run inside a module")
+	}
+	return filepath.Dir(file), nil
+}
+
+// binaryDir is the user's own folder for binaries of this checkout, with and without the race detector apart.
+func binaryDir(root string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("looking for a folder to build in: %w", err)
+	}
+	name := fmt.Sprintf("%x", sha256.Sum256([]byte(root)))[:16]
+	if raceEnabled {
+		name += "-race"
+	}
+	dir := filepath.Join(cache, "mainstay-testkit", name)
+	return dir, os.MkdirAll(dir, 0o700)
+}
+
+// lock waits for the lock of the file, which ends with the process at the latest.
+func lock(name string) (unlock func() error, err error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, errors.Join(fmt.Errorf("locking %s: %w", name, err), file.Close())
+	}
+	return file.Close, nil
+}
