@@ -1,0 +1,243 @@
+// Package natsbroker keeps the logs in one JetStream stream: the log of a topic's lane is the subject
+// "<prefix>.<topic>.<lane>", the position of a record its sequence in the stream, and a record a CloudEvent in
+// binary mode. It needs server 2.15 or later, embedded or remote.
+//
+// A publish is exact: what is stored of a log is always a prefix of what was to be stored. Small rounds go as a
+// window of single messages, chained by expected sequences so that none lands behind a lost one; large ones as an
+// atomic batch (see publish.go).
+package natsbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/broker"
+)
+
+// Sync says when the server acknowledges, which decides how rounds are sent fastest.
+type Sync int
+
+// Values of Sync.
+const (
+	// SyncAlways: the server syncs its files before it acknowledges.
+	SyncAlways Sync = iota
+	// SyncLazy: it acknowledges first.
+	SyncLazy
+)
+
+// Defaults of Config.
+const (
+	DefaultPrefix     = "mainstay"
+	DefaultMaxAge     = 24 * time.Hour
+	DefaultAckTimeout = 5 * time.Second
+)
+
+// Config says which stream is used and how; the zero value but URL or InProcess is good.
+type Config struct {
+	// URL is the server's address; InProcess, when not nil, is an embedded server and is used instead.
+	URL       string
+	InProcess interface{ InProcessConn() (net.Conn, error) }
+	// Connect holds further options of the connection: credentials, TLS.
+	Connect []nats.Option
+	// Prefix is the first token of every subject, "mainstay" when empty; Stream the stream's name, the prefix in
+	// upper case when empty.
+	Prefix string
+	Stream string
+	// MaxAge and Replicas are for a stream that does not exist yet; 24 h and 1 when zero.
+	MaxAge   time.Duration
+	Replicas int
+	// Sync must say how the server is configured; it is not the promise that depends on it but the speed.
+	Sync Sync
+	// AckTimeout bounds the wait for the acknowledgement of one round, 5 s when zero.
+	AckTimeout time.Duration
+	// Logger gets what healed itself; nil means none.
+	Logger *slog.Logger
+}
+
+// Broker is a broker.Broker over one connection, for any number of goroutines.
+type Broker struct {
+	cfg Config
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log *slog.Logger
+
+	publishing chan struct{} // holds one token; publishes come one at a time
+	chain      chain         // guarded by publishing
+
+	skipped atomic.Int64
+	stop    context.CancelFunc
+	stopped context.Context //nolint:containedctx // ends subscriptions when the broker is closed
+	subs    sync.WaitGroup
+
+	mu     sync.Mutex
+	stream jetstream.Stream // a shared handle for reading records; nil when it must be looked up
+	closed bool
+}
+
+// Open connects, and creates the stream or checks the one that exists: settings that would break the promise are
+// refused by name. It blocks on the network until ctx ends.
+func Open(ctx context.Context, cfg Config) (*Broker, error) {
+	cfg = withDefaults(cfg)
+	nc, err := connect(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to NATS: %w", err)
+	}
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(cfg.AckTimeout), jetstream.WithPublishAsyncMaxPending(4*maxRound))
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("opening JetStream: %w", err)
+	}
+	stopped, stop := context.WithCancel(context.Background())
+	b := &Broker{cfg: cfg, nc: nc, js: js, log: cfg.Logger, stop: stop, stopped: stopped, publishing: make(chan struct{}, 1)}
+	if _, err := b.currentStream(ctx); err != nil {
+		_ = b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+func withDefaults(cfg Config) Config {
+	if cfg.Prefix == "" {
+		cfg.Prefix = DefaultPrefix
+	}
+	if cfg.Stream == "" {
+		cfg.Stream = strings.ToUpper(cfg.Prefix)
+	}
+	if cfg.MaxAge == 0 {
+		cfg.MaxAge = DefaultMaxAge
+	}
+	if cfg.Replicas == 0 {
+		cfg.Replicas = 1
+	}
+	if cfg.AckTimeout == 0 {
+		cfg.AckTimeout = DefaultAckTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// connect opens the connection. It buffers nothing while it is down: a publish fails at once instead of arriving
+// late.
+func connect(cfg Config) (*nats.Conn, error) {
+	opts := []nats.Option{
+		nats.Name("mainstay"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
+		nats.ReconnectWait(200 * time.Millisecond), nats.PingInterval(20 * time.Second),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			cfg.Logger.Warn("connection to NATS", slog.Any("err", err))
+		}),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				cfg.Logger.Warn("connection to NATS lost, reconnecting", slog.Any("err", err))
+			}
+		}),
+	}
+	if cfg.InProcess != nil {
+		opts = append(opts, nats.InProcessServer(cfg.InProcess))
+	}
+	return nats.Connect(cfg.URL, append(opts, cfg.Connect...)...)
+}
+
+// Skipped counts the records that were not readable and were stepped over.
+func (b *Broker) Skipped() int64 { return b.skipped.Load() }
+
+// Ready implements broker.Broker.
+func (b *Broker) Ready(ctx context.Context) error {
+	if err := b.usable(); err != nil {
+		return err
+	}
+	_, err := b.freshStream(ctx)
+	return err
+}
+
+// Close implements broker.Broker. It ends all subscriptions and waits for them.
+func (b *Broker) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.stop()
+	b.subs.Wait()
+	b.js.CleanupPublisher()
+	b.nc.Close()
+	return nil
+}
+
+func (b *Broker) isClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.closed
+}
+
+// usable answers at once what every call would find out by a timeout.
+func (b *Broker) usable() error {
+	if b.isClosed() {
+		return broker.ErrClosed
+	}
+	if !b.nc.IsConnected() {
+		return fmt.Errorf("NATS is not reachable (%s)", strings.ToLower(b.nc.Status().String()))
+	}
+	return nil
+}
+
+// Tail implements broker.Publisher. The tail of a log whose last record is not readable has a position only.
+func (b *Broker) Tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {
+	if err := b.usable(); err != nil {
+		return broker.Tail{}, err
+	}
+	st, err := b.currentStream(ctx)
+	if err != nil {
+		return broker.Tail{}, err
+	}
+	raw, err := st.GetLastMsgForSubject(ctx, b.subject(log))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return broker.Tail{}, nil
+	case streamIsGone(err):
+		b.forgetStream()
+		_, err = b.currentStream(ctx)
+		return broker.Tail{}, err
+	case err != nil:
+		return broker.Tail{}, fmt.Errorf("looking at the tail of %s/%d: %w", log.Topic, log.Lane, err)
+	}
+	r := b.record(log, raw)
+	return broker.Tail{Incarnation: r.incarnation, Sequence: r.sequence, MessageID: r.id, Position: r.position}, nil
+}
+
+var topicForm = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+func (b *Broker) subject(log mainstay.TopicLane) string {
+	return b.cfg.Prefix + "." + log.Topic + "." + strconv.Itoa(log.Lane)
+}
+
+// logOf reads a subject.
+func (b *Broker) logOf(subject string) (mainstay.TopicLane, error) {
+	rest, ok := strings.CutPrefix(subject, b.cfg.Prefix+".")
+	topic, lane, found := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(lane)
+	if !ok || !found || err != nil || n < 0 || !topicForm.MatchString(topic) {
+		return mainstay.TopicLane{}, fmt.Errorf("subject %q names no log", subject)
+	}
+	return mainstay.TopicLane{Topic: topic, Lane: n}, nil
+}
+
+// skip counts and reports a record that is not readable: the first one, and then ever more rarely.
+func (b *Broker) skip(ctx context.Context, subject string, position uint64, err error) {
+	if n := b.skipped.Add(1); n&(n-1) == 0 {
+		b.log.WarnContext(ctx, "stepped over a record that is not one of ours", slog.String("subject", subject),
+			slog.Uint64("position", position), slog.Int64("skipped", n), slog.Any("err", err))
+	}
+}

@@ -1,0 +1,86 @@
+package natsbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// currentStream gives the stream's handle; a stream that is missing is created.
+func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
+	b.mu.Lock()
+	st := b.stream
+	b.mu.Unlock()
+	if st != nil {
+		return st, nil
+	}
+	st, err := b.js.Stream(ctx, b.cfg.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		st, err = b.js.CreateStream(ctx, b.streamConfig())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening stream %s: %w", b.cfg.Stream, err)
+	}
+	if err := b.check(st.CachedInfo().Config); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	b.stream = st
+	b.mu.Unlock()
+	return st, nil
+}
+
+// freshStream gives a handle of its own with the stream's state of now.
+func (b *Broker) freshStream(ctx context.Context) (jetstream.Stream, error) {
+	st, err := b.js.Stream(ctx, b.cfg.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		b.forgetStream()
+		if _, err = b.currentStream(ctx); err == nil {
+			st, err = b.js.Stream(ctx, b.cfg.Stream)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking NATS about stream %s: %w", b.cfg.Stream, err)
+	}
+	return st, nil
+}
+
+// forgetStream makes the next call look the stream up anew.
+func (b *Broker) forgetStream() {
+	b.mu.Lock()
+	b.stream = nil
+	b.mu.Unlock()
+}
+
+func (b *Broker) streamConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: b.cfg.Stream, Description: "Logs of the backbone; only relays publish here.",
+		Subjects: []string{b.subjects()}, Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
+		Discard: jetstream.DiscardNew, MaxAge: b.cfg.MaxAge, Replicas: b.cfg.Replicas,
+		AllowAtomicPublish: true, AllowDirect: true,
+	}
+}
+
+func (b *Broker) subjects() string { return b.cfg.Prefix + ".*.*" }
+
+// check refuses a stream that could not keep the promise, naming every setting that is wrong.
+func (b *Broker) check(cfg jetstream.StreamConfig) error {
+	var wrong []error
+	expect := func(ok bool, setting string) {
+		if !ok {
+			wrong = append(wrong, fmt.Errorf("stream %s: %s", b.cfg.Stream, setting))
+		}
+	}
+	expect(cfg.Retention == jetstream.LimitsPolicy, "retention must be limits, so that every consumer can read everything")
+	expect(cfg.Storage == jetstream.FileStorage, "storage must be file")
+	expect(cfg.Discard == jetstream.DiscardNew, "discard must be new: old messages may not make room for new ones")
+	expect(cfg.MaxMsgsPerSubject <= 0, "max_msgs_per_subject must not be set: it deletes messages of a log")
+	expect(cfg.AllowAtomicPublish, "allow_atomic must be set")
+	expect(cfg.SubjectTransform == nil, "subject_transform must not be set")
+	expect(!cfg.NoAck, "no_ack must not be set")
+	expect(slices.Contains(cfg.Subjects, b.subjects()), "subjects must contain "+b.subjects())
+	return errors.Join(wrong...)
+}

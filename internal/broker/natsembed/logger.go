@@ -1,0 +1,71 @@
+package natsembed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+)
+
+// logger gives the server's warnings and errors to slog. What it says for information is dropped: a healthy broker
+// is silent.
+type logger struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	last string
+	dead bool
+}
+
+// fatal says whether the server has given up.
+func (l *logger) fatal() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dead
+}
+
+// failure is the last error that the server spoke of.
+func (l *logger) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last == "" {
+		return errors.New("it does not take connections in time")
+	}
+	return errors.New(l.last)
+}
+
+func (l *logger) say(level slog.Level, format string, args []any) {
+	text := fmt.Sprintf(format, args...)
+	if level >= slog.LevelError {
+		l.mu.Lock()
+		l.last = text
+		l.mu.Unlock()
+	}
+	if l.log != nil {
+		l.log.Log(context.Background(), level, "embedded NATS server", slog.String("text", text))
+	}
+}
+
+// Noticef implements the server's Logger.
+func (l *logger) Noticef(string, ...any) {}
+
+// Debugf implements the server's Logger.
+func (l *logger) Debugf(string, ...any) {}
+
+// Tracef implements the server's Logger.
+func (l *logger) Tracef(string, ...any) {}
+
+// Warnf implements the server's Logger.
+func (l *logger) Warnf(format string, args ...any) { l.say(slog.LevelWarn, format, args) }
+
+// Errorf implements the server's Logger.
+func (l *logger) Errorf(format string, args ...any) { l.say(slog.LevelError, format, args) }
+
+// Fatalf implements the server's Logger; the server goes on, and is never ready.
+func (l *logger) Fatalf(format string, args ...any) {
+	l.say(slog.LevelError, format, args)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+}

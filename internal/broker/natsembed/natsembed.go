@@ -1,0 +1,129 @@
+// Package natsembed runs a NATS server with JetStream inside the process, for the all-in-one and for tests. It keeps
+// its streams in files under one directory and listens on no network address unless asked to.
+package natsembed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxPayload = 1 << 20
+	DefaultMaxStore   = 16 << 30
+	DefaultMaxMemory  = 64 << 20
+)
+
+// startTimeout bounds the start when the caller's context does not.
+const startTimeout = 10 * time.Second
+
+// Config says how the server runs; only Dir is needed.
+type Config struct {
+	// Dir is where the streams are kept; it is created when missing. No other server may use it.
+	Dir string
+	// Lazy leaves the syncing of files to the operating system and a timer of minutes. By default a message is
+	// acknowledged when it was synced.
+	Lazy bool
+	// Listen is a host:port for clients of other processes; empty means in-process connections only.
+	Listen string
+	// MaxPayload is the largest message in bytes, MaxStore the most bytes on disk; 0 means the defaults.
+	MaxPayload int32
+	MaxStore   int64
+	// Logger gets the server's warnings and errors; nil means none.
+	Logger *slog.Logger
+}
+
+// Server is a running server.
+type Server struct {
+	srv  *server.Server
+	stop sync.Once
+	done chan struct{}
+}
+
+// Start starts a server and waits until it takes connections, at most until ctx ends.
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	opts, err := options(cfg)
+	if err != nil {
+		return nil, err
+	}
+	srv, err := server.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("configuring the embedded NATS server: %w", err)
+	}
+	log := &logger{log: cfg.Logger}
+	srv.SetLoggerV2(log, false, false, false)
+	srv.Start()
+	s := &Server{srv: srv, done: make(chan struct{})}
+	wait := startTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = time.Until(deadline)
+	}
+	if log.fatal() || !srv.ReadyForConnections(wait) || !srv.JetStreamEnabled() {
+		_ = s.Shutdown(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("starting the embedded NATS server in %s: %w", cfg.Dir, log.failure())
+	}
+	return s, nil
+}
+
+func options(cfg Config) (*server.Options, error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("the embedded NATS server needs a directory")
+	}
+	if cfg.MaxPayload == 0 {
+		cfg.MaxPayload = DefaultMaxPayload
+	}
+	if cfg.MaxStore == 0 {
+		cfg.MaxStore = DefaultMaxStore
+	}
+	opts := &server.Options{
+		ServerName: "mainstay", DontListen: true, NoSigs: true, JetStream: true, StoreDir: cfg.Dir,
+		SyncAlways: !cfg.Lazy, MaxPayload: cfg.MaxPayload, MaxPending: 64 << 20, NoSystemAccount: true,
+		JetStreamMaxMemory: DefaultMaxMemory, JetStreamMaxStore: cfg.MaxStore,
+	}
+	if cfg.Listen == "" {
+		return opts, nil
+	}
+	host, port, err := net.SplitHostPort(cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded NATS server's address %q: %w", cfg.Listen, err)
+	}
+	opts.DontListen, opts.Host = false, host
+	if opts.Port, err = strconv.Atoi(port); err != nil {
+		return nil, fmt.Errorf("reading the embedded NATS server's port %q: %w", port, err)
+	}
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	return opts, nil
+}
+
+// InProcessConn gives a connection that crosses no network; nats.InProcessServer takes the server for it.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn() }
+
+// URL is the address for other processes, when there is one.
+func (s *Server) URL() string { return s.srv.ClientURL() }
+
+// Shutdown stops the server and waits until its files are closed, at most until ctx ends. It may be called twice.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop.Do(func() {
+		go func() {
+			defer close(s.done)
+			s.srv.Shutdown()
+			s.srv.WaitForShutdown()
+		}()
+	})
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stopping the embedded NATS server: %w", context.Cause(ctx))
+	}
+}
