@@ -224,6 +224,60 @@ func TestNext_UnknownInputs(t *testing.T) {
 	r.absorbed(saga.Reply{Step: "reserve", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone})
 	r.absorbed(saga.Reply{Step: "commit", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone})
 	r.in(saga.Skip{Step: "nobody"}).wantNothing(true)
+}
+
+func TestNext_RefusesAForeignState(t *testing.T) {
+	t.Parallel()
+	r := start(t)
 	r.state.Steps = r.state.Steps[1:]
 	r.in(saga.Tick{}).wantNothing(true)
+
+	r = start(t).done("reserve").rejected("authorise")
+	r.d = order()
+	r.d.Groups[0][0].Compensation = nil
+	r.tick().wantNothing(true)
+}
+
+func TestNext_TheFirstReasonStays(t *testing.T) {
+	t.Parallel()
+	d := order()
+	check := d.Groups[0][0]
+	check.Name, check.NoEffect, check.Compensation = "check", true, nil
+	d.Groups[0] = append(d.Groups[0], check)
+	r := &run{t: t, d: d, now: epoch}
+	r.state, r.fx = d.Start(epoch)
+	r.rejected("authorise").want(saga.Compensating, "undo reserve")
+	r.rejected("check").want(saga.Compensating).wantStep("check", saga.StepRejected)
+	if r.state.Reason.Step != "authorise" {
+		t.Errorf("reason %+v", r.state.Reason)
+	}
+}
+
+func TestNext_RetryHasAFreshBudget(t *testing.T) {
+	t.Parallel()
+	r := start(t).done("reserve").tick().tick().tick().tick().want(saga.NeedsOperator)
+	r.in(saga.RetryStep{Step: "authorise"}).want(saga.Running, "do authorise again")
+	from := r.now
+	r.tick().want(saga.Running, "do authorise again")
+	if waited := r.now.Sub(from); waited != time.Second {
+		t.Errorf("waited %v", waited)
+	}
+}
+
+func TestNext_LongTimeoutsDoNotOverflow(t *testing.T) {
+	t.Parallel()
+	d := order()
+	for k := range d.Groups[0] {
+		d.Groups[0][k].Ask = saga.Retry{Timeout: time.Second, Max: 290 * 365 * 24 * time.Hour, Attempts: 40}
+	}
+	r := &run{t: t, d: d, now: epoch}
+	d.Deadline = 200 * 365 * 24 * time.Hour
+	r.state, r.fx = d.Start(epoch)
+	for r.state.Status == saga.Running {
+		before := r.now
+		if r.tick(); !r.now.After(before) {
+			t.Fatalf("due at %v again", before)
+		}
+	}
+	r.want(saga.Compensating, "undo reserve", "undo authorise")
 }

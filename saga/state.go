@@ -1,8 +1,6 @@
 package saga
 
 import (
-	"encoding/json"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -174,75 +172,6 @@ func owed(step *Step, status StepStatus) bool {
 // undoable reports whether the step's compensation is still to be commanded.
 func undoable(step *Step, status StepStatus) bool {
 	return step.Compensation != nil && (status == StepAsked || status == StepDone || status == StepFailed)
-}
-
-type wireState struct {
-	Status   Status     `json:"s"`
-	Steps    []wireStep `json:"p"`
-	Reason   *Reason    `json:"r,omitempty"`
-	Deadline int64      `json:"d,omitempty"`
-	Overdue  bool       `json:"o,omitempty"`
-}
-
-type wireStep struct {
-	Name   string     `json:"n"`
-	Status StepStatus `json:"s"`
-	Asked  int        `json:"a,omitempty"`
-	Due    int64      `json:"d,omitempty"`
-	Code   string     `json:"c,omitempty"`
-	Detail string     `json:"t,omitempty"`
-}
-
-// MarshalJSON writes the stored form.
-func (s State) MarshalJSON() ([]byte, error) {
-	w := wireState{
-		Status: s.Status, Steps: make([]wireStep, len(s.Steps)), Reason: s.Reason,
-		Deadline: toMicros(s.Deadline), Overdue: s.Overdue,
-	}
-	for i, st := range s.Steps {
-		w.Steps[i] = wireStep{st.Name, st.Status, st.Asked, toMicros(st.Due), st.Code, st.Detail}
-	}
-	return json.Marshal(w)
-}
-
-// UnmarshalJSON reads the stored form; it refuses statuses that it does not know, and timers that nobody would set.
-func (s *State) UnmarshalJSON(b []byte) error {
-	var w wireState
-	if err := json.Unmarshal(b, &w); err != nil {
-		return fmt.Errorf("decoding a saga's state: %w", err)
-	}
-	if !w.Status.valid() {
-		return fmt.Errorf("decoding a saga's state: unknown status %q", w.Status)
-	}
-	steps := make([]StepState, len(w.Steps))
-	for i, st := range w.Steps {
-		if !st.Status.valid() {
-			return fmt.Errorf("decoding a saga's state: step %q: unknown status %q", st.Name, st.Status)
-		}
-		if st.Asked < 0 {
-			return fmt.Errorf("decoding a saga's state: step %q: asked %d times", st.Name, st.Asked)
-		}
-		if st.Due != 0 && st.Status != StepAsked && st.Status != StepUndoing {
-			return fmt.Errorf("decoding a saga's state: step %q: a timer though it is %s", st.Name, st.Status)
-		}
-		steps[i] = StepState{st.Name, st.Status, st.Asked, fromMicros(st.Due), st.Code, st.Detail}
-	}
-	*s = State{w.Status, steps, w.Reason, fromMicros(w.Deadline), w.Overdue}
-	return nil
-}
-
-func toMicros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
-}
-
-func fromMicros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us).UTC()
 }
 
 // maxText bounds codes and details, in bytes: they come from participants, and the state is stored at every

@@ -21,9 +21,8 @@ func TestState_StoredForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"s":"compensating","p":[{"n":"reserve","s":"undoing","a":1,"d":1767323046000000},` +
-		`{"n":"authorise","s":"rejected","a":1,"c":"c","t":"d"},{"n":"book","s":"pending"},` +
-		`{"n":"capture","s":"pending"},{"n":"commit","s":"pending"},{"n":"dispatch","s":"pending"}],` +
+	want := `{"s":"compensating","p":["reserve undoing 1 1767323046000000","authorise rejected 1","book",` +
+		`"capture","commit","dispatch"],"n":{"authorise":{"code":"c","detail":"d"}},` +
 		`"r":{"step":"authorise","code":"c","detail":"d"},"d":1767323105000000}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Errorf("stored form (-want +got):\n%s", diff)
@@ -33,12 +32,15 @@ func TestState_StoredForm(t *testing.T) {
 func TestState_RefusesWhatNobodyWrote(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
-		"not JSON":       `{`,
-		"empty":          `{}`,
-		"status":         `{"s":"asleep"}`,
-		"step status":    `{"s":"running","p":[{"n":"a","s":"asleep"}]}`,
-		"stray timer":    `{"s":"running","p":[{"n":"a","s":"done","d":1}]}`,
-		"negative count": `{"s":"running","p":[{"n":"a","s":"asked","a":-1}]}`,
+		"not JSON":     `{`,
+		"empty":        `{}`,
+		"status":       `{"s":"asleep"}`,
+		"step status":  `{"s":"running","p":["a asleep 1"]}`,
+		"no count":     `{"s":"running","p":["a asked"]}`,
+		"stray timer":  `{"s":"running","p":["a done 1 1"]}`,
+		"bad count":    `{"s":"running","p":["a asked -1 1"]}`,
+		"bad timer":    `{"s":"running","p":["a asked 1 soon"]}`,
+		"stray fields": `{"s":"running","p":["a asked 1 1 1"]}`,
 	} {
 		var s saga.State
 		if err := json.Unmarshal([]byte(text), &s); err == nil {
