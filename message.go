@@ -105,3 +105,7 @@ type TopicLane struct {
 
 // TopicLane says which log the message is in.
 func (m *Message) TopicLane() TopicLane { return TopicLane{Topic: m.Topic, Lane: m.Lane} }
+
+// TypeTombstone is the type of the marker that a relay publishes in the place of a message that the broker refuses
+// for ever: consumers step over it.
+const TypeTombstone = "mainstay.tombstone"

@@ -1,0 +1,425 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/lease"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// errSplit says that a message failed whose successors of the same key are in the same batch: each must stand alone.
+var errSplit = errors.New("a message failed before others of its key in the same batch")
+
+// maxError bounds the error text that is kept in a row.
+const maxError = 500
+
+// do runs a task: calls that ended, heads of queues, and what arrived.
+func (r *run) do(ctx context.Context, all *sync.WaitGroup, t *task) {
+	for _, ls := range t.gaps {
+		t.items = append(t.items, r.readLog(ctx, ls)...)
+	}
+	items := r.heads(ctx, all, t.parked)
+	items = append(items, r.next(t.items)...)
+	r.handle(ctx, t.ended, items)
+}
+
+// readLog reads what the broker did not bring.
+func (r *run) readLog(ctx context.Context, ls *laneState) []item {
+	after := map[mainstay.TopicLane]int64{}
+	for _, p := range ls.places {
+		after[p.TopicLane] = p.Sequence
+	}
+	ms, err := r.e.cfg.Store.ReadLog(ctx, after, r.e.cfg.Batch)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.e.cfg.Logger.WarnContext(ctx, "the log could not be read, trying again", "consumer", r.c.Name, "lane", ls.lease.Lane, "err", err)
+		}
+		wait(ctx, 200*time.Millisecond)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		ls.dropped = true
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ls.dropped = ls.dropped || len(ms) >= r.e.cfg.Batch/max(1, len(after))
+	items := make([]item, 0, len(ms))
+	for _, m := range ms {
+		if m.Sequence > ls.arrived[m.Topic] {
+			ls.arrived[m.Topic] = m.Sequence
+			r.e.cfg.Hooks.Gap(r.c.Name, 1)
+		}
+		items = append(items, item{ls: ls, m: m})
+	}
+	return items
+}
+
+// next keeps those items that follow their places without a gap.
+func (r *run) next(items []item) []item {
+	type log struct {
+		ls    *laneState
+		topic string
+	}
+	at := map[log]int64{}
+	out := items[:0]
+	for _, it := range items {
+		l := log{it.ls, it.m.Topic}
+		last, ok := at[l]
+		if !ok {
+			last = it.ls.places[it.m.Topic].Sequence
+		}
+		if it.m.Sequence == last+1 {
+			last++
+			out = append(out, it)
+		}
+		at[l] = last
+	}
+	return out
+}
+
+// heads turns the heads of queues into items, and starts the calls among them.
+func (r *run) heads(ctx context.Context, all *sync.WaitGroup, ds []due) []item {
+	var refs []Ref
+	for _, d := range ds {
+		if q := d.ls.queues[d.key]; q.rows[0].Message == nil {
+			refs = append(refs, q.rows[0].Ref)
+		}
+	}
+	loaded := map[Ref]*mainstay.Message{}
+	if len(refs) > 0 {
+		ps, err := r.e.cfg.Store.LoadParked(ctx, r.c.Name, refs)
+		if err != nil && ctx.Err() == nil {
+			r.e.cfg.Logger.WarnContext(ctx, "parked messages could not be read, trying again", "consumer", r.c.Name, "err", err)
+		}
+		for _, p := range ps {
+			loaded[p.Ref] = p.Message
+		}
+	}
+	var items []item
+	for _, d := range ds {
+		if it, ok := r.head(ctx, all, d, loaded); ok {
+			items = append(items, it)
+		}
+	}
+	return items
+}
+
+func (r *run) head(ctx context.Context, all *sync.WaitGroup, d due, loaded map[Ref]*mainstay.Message) (item, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	q := d.ls.queues[d.key]
+	row := &q.rows[0]
+	if row.Message == nil {
+		row.Message = loaded[row.Ref]
+	}
+	switch {
+	case row.Message == nil: // not read this time
+		row.Due = r.e.cfg.Clock().Add(time.Second)
+		r.schedule(d.ls, q)
+		return item{}, false
+	case row.State == ParkedCall && r.c.Participant != nil && r.c.Participant.Remote != nil:
+		r.call(ctx, all, d.ls, q)
+		return item{}, false
+	}
+	head := *row
+	return item{ls: d.ls, m: row.Message, row: &head}, true
+}
+
+// handle gets calls settled and items handled, all together if it can be, and otherwise in ever smaller parts until
+// what fails stands alone.
+func (r *run) handle(ctx context.Context, ended []*finished, items []item) {
+	if len(ended)+len(items) == 0 {
+		return
+	}
+	err := r.unit(ctx, ended, items)
+	switch {
+	case err == nil:
+	case len(ended) > 0 && len(items) > 0:
+		r.handle(ctx, ended, nil)
+		r.handle(ctx, nil, items)
+	case len(ended) > 1:
+		r.handle(ctx, ended[:len(ended)/2], nil)
+		r.handle(ctx, ended[len(ended)/2:], nil)
+	case len(ended) == 1:
+		ended[0].result, ended[0].err = nil, err
+		r.giveUp(ctx, r.unit(ctx, ended, nil))
+	case len(items) > 1:
+		r.handle(ctx, nil, items[:len(items)/2])
+		r.handle(ctx, nil, items[len(items)/2:])
+	default:
+		r.giveUp(ctx, r.fail(ctx, items[0], err))
+	}
+}
+
+// giveUp reports a failure that not even the record of a failure survived; the lane stays where it is, and the same
+// is tried again when something wakes it.
+func (r *run) giveUp(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		r.e.cfg.Logger.ErrorContext(ctx, "a failure could not be recorded, the lane stands still", "consumer", r.c.Name, "err", err)
+		wait(ctx, time.Second)
+	}
+}
+
+// unit runs one transaction, again and again while only the database is to blame. A nil error means that it
+// committed, or that it is no longer this process's business.
+func (r *run) unit(ctx context.Context, ended []*finished, items []item) error {
+	return r.transact(ctx, ended, items, func(ctx context.Context, tx Tx, eff *effects) error {
+		return r.apply(ctx, tx, eff, ended, items)
+	})
+}
+
+// fail records the failure of one message.
+func (r *run) fail(ctx context.Context, it item, cause error) error {
+	var invalid *outbox.InvalidError
+	if errors.As(cause, &invalid) {
+		cause = mainstay.Terminal(cause)
+	}
+	return r.transact(ctx, nil, []item{it}, func(ctx context.Context, tx Tx, eff *effects) error {
+		if it.row == nil {
+			eff.move(it)
+			if q := eff.queue(it.ls, it.m.Key); len(q.rows) > 0 {
+				r.behind(tx, eff, it)
+				return eff.finish(tx)
+			}
+		}
+		r.failed(ctx, tx, eff, it, cause)
+		return eff.finish(tx)
+	})
+}
+
+func (r *run) transact(ctx context.Context, ended []*finished, items []item, fn func(context.Context, Tx, *effects) error) error {
+	u := Unit{Consumer: r.c.Name, Leases: leasesOf(ended, items)}
+	began := r.e.cfg.Clock()
+	var eff *effects
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := r.e.cfg.Store.Unit(ctx, u, func(ctx context.Context, tx Tx) error {
+			eff = newEffects(r)
+			return fn(ctx, tx, eff)
+		})
+		switch {
+		case err == nil:
+			r.commit(eff)
+			r.e.cfg.Hooks.Batch(r.c.Name, len(items)+len(ended), r.e.cfg.Clock().Sub(began))
+			return nil
+		case errors.Is(err, lease.ErrFenced):
+			r.fenced(ctx, ended, items, err)
+			return nil
+		case ctx.Err() != nil, mainstay.KindOf(ctx, err) == mainstay.KindInterrupted:
+			return nil
+		case !errors.Is(err, ErrTransient):
+			return err
+		}
+		r.e.cfg.Logger.WarnContext(ctx, "the database did not take a batch, trying again", "consumer", r.c.Name, "err", err)
+		if !wait(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+// leasesOf are the leases of all lanes in a unit, by lane.
+func leasesOf(ended []*finished, items []item) []lease.Lease {
+	seen := map[*laneState]bool{}
+	var ls []lease.Lease
+	add := func(s *laneState) {
+		if !seen[s] {
+			seen[s] = true
+			ls = append(ls, s.lease)
+		}
+	}
+	for _, f := range ended {
+		add(f.ls)
+	}
+	for _, it := range items {
+		add(it.ls)
+	}
+	sortLeases(ls)
+	return ls
+}
+
+// fenced forgets the lanes of a unit: another holder has them, or this one's idea of them was wrong. They are read
+// anew when they are taken the next time.
+func (r *run) fenced(ctx context.Context, ended []*finished, items []item, err error) {
+	if ctx.Err() == nil {
+		r.e.cfg.Logger.WarnContext(ctx, "lanes were lost to another holder", "consumer", r.c.Name, "err", err)
+	}
+	for _, l := range leasesOf(ended, items) {
+		r.drop(l.Lane, l.Epoch)
+	}
+}
+
+// apply does the work of one unit in tx.
+func (r *run) apply(ctx context.Context, tx Tx, eff *effects, ended []*finished, items []item) error {
+	if err := r.settle(ctx, tx, eff, ended); err != nil {
+		return err
+	}
+	var todo []item
+	for _, it := range items {
+		if it.row != nil {
+			todo = append(todo, it)
+			continue
+		}
+		eff.move(it)
+		switch {
+		case it.m.Type == mainstay.TypeTombstone:
+		case len(eff.queue(it.ls, it.m.Key).rows) == 0 || r.behind(tx, eff, it):
+			todo = append(todo, it)
+		}
+	}
+	if len(todo) > 0 {
+		if err := r.dispatch(ctx, tx, eff, todo); err != nil {
+			return err
+		}
+	}
+	return eff.finish(tx)
+}
+
+func (r *run) dispatch(ctx context.Context, tx Tx, eff *effects, todo []item) error {
+	if r.c.Participant != nil {
+		return r.participate(ctx, tx, eff, todo)
+	}
+	errs, err := r.c.Handler.HandleBatch(ctx, tx, messages(todo))
+	if err != nil {
+		return err
+	}
+	return r.results(ctx, tx, eff, todo, errs, todo)
+}
+
+func messages(items []item) []*mainstay.Message {
+	ms := make([]*mainstay.Message, len(items))
+	for i, it := range items {
+		ms[i] = it.m
+	}
+	return ms
+}
+
+// results books what a handler answered for items; all are the items of the batch, in order.
+func (r *run) results(ctx context.Context, tx Tx, eff *effects, items []item, errs []error, all []item) error {
+	if errs != nil && len(errs) != len(items) {
+		return mainstay.Terminal(fmt.Errorf("the handler gave %d results for %d messages", len(errs), len(items)))
+	}
+	for i, it := range items {
+		if errs == nil || errs[i] == nil {
+			eff.done(tx, it, HandledDone)
+			continue
+		}
+		if followed(it, all) {
+			return errSplit
+		}
+		if mainstay.KindOf(ctx, errs[i]) == mainstay.KindInterrupted {
+			return errs[i]
+		}
+		r.failed(ctx, tx, eff, it, errs[i])
+	}
+	return nil
+}
+
+// followed says that a later item of the batch has the same key.
+func followed(it item, all []item) bool {
+	after := false
+	for _, other := range all {
+		switch {
+		case other.m == it.m:
+			after = true
+		case after && other.m.Key == it.m.Key:
+			return true
+		}
+	}
+	return false
+}
+
+// failed parks a message that failed, or makes it a dead letter.
+func (r *run) failed(ctx context.Context, tx Tx, eff *effects, it item, cause error) {
+	row := parkedRow(it, tx.Now())
+	row.Attempts++
+	row.Error = short(cause.Error())
+	age := tx.Now().Sub(row.ParkedAt)
+	kind := mainstay.KindOf(ctx, cause)
+	spent := row.Attempts >= r.e.cfg.Retry.MinAttempts && age >= r.e.cfg.Retry.Budget
+	if kind == mainstay.KindTerminal || kind == mainstay.KindBusiness || spent {
+		r.dead(ctx, tx, eff, it, row, kind)
+		return
+	}
+	row.Due = tx.Now().Add(max(mainstay.RetryDelay(cause), r.e.cfg.Retry.delay(row.Attempts)))
+	if row.State != ParkedCall {
+		row.State = ParkedRetry
+	}
+	eff.park(tx, it, row)
+	eff.count(HandledParked)
+	r.e.cfg.Logger.DebugContext(ctx, "message parked", "consumer", r.c.Name, "message_id", it.m.ID,
+		"order_id", it.m.CorrelationID, "attempt", row.Attempts, "err", cause)
+}
+
+func (r *run) dead(ctx context.Context, tx Tx, eff *effects, it item, row Parked, kind mainstay.Kind) {
+	row.State, row.Due = ParkedDead, time.Time{}
+	eff.park(tx, it, row)
+	tx.DeadLetter(DeadLetter{
+		Ref: row.Ref, Message: it.m, Kind: kind, Error: row.Error, Attempts: row.Attempts, At: tx.Now(),
+	})
+	eff.count(HandledDead)
+	reply(tx, r.source(), it.m, mainstay.OutcomeFailed, kind.String(), row.Error)
+	r.e.cfg.Logger.ErrorContext(ctx, "message is a dead letter, a person must look", "consumer", r.c.Name,
+		"message_id", it.m.ID, "order_id", it.m.CorrelationID, "saga_id", it.m.Header(mainstay.HeaderSaga),
+		"type", it.m.Type, "attempt", row.Attempts, "kind", kind.String(), "err", row.Error)
+}
+
+// parkedRow is the item's row, or a first one.
+func parkedRow(it item, now time.Time) Parked {
+	if it.row != nil {
+		return *it.row
+	}
+	return Parked{
+		Ref: Ref{it.m.TopicLane(), it.m.Sequence}, Key: it.m.Key, State: ParkedRetry,
+		StepKey: it.m.StepKey(), Op: it.m.Header(mainstay.HeaderOp), ParkedAt: now, Message: it.m,
+	}
+}
+
+func short(s string) string {
+	if len(s) > maxError {
+		return s[:maxError]
+	}
+	return s
+}
+
+// delay draws a pause before the next attempt: full jitter under a doubling, capped limit, and never less than a
+// tenth of it.
+func (c Retry) delay(attempts int) time.Duration {
+	limit := c.Base
+	for range min(attempts, 30) - 1 {
+		limit = min(2*limit, c.Cap)
+	}
+	return limit/10 + rand.N(limit*9/10+1) //nolint:gosec // jitter is no secret
+}
+
+// behind puts a message into its key's queue. A command that is there already is not put there twice; a
+// compensation takes the place of its own step's action, and true means that nothing else is left in its way.
+func (r *run) behind(tx Tx, eff *effects, it item) bool {
+	q := eff.queue(it.ls, it.m.Key)
+	step, op := it.m.StepKey(), it.m.Header(mainstay.HeaderOp)
+	if step != "" && r.c.Participant != nil {
+		if op == mainstay.OpUndo {
+			for _, row := range q.take(func(p *Parked) bool { return p.StepKey == step && p.Op == mainstay.OpDo }) {
+				tx.Unpark(row.Ref)
+				tx.EndDeadLetter(DeadSuperseded, row.Ref)
+				eff.count(HandledSuperseded)
+			}
+			if len(q.rows) == 0 {
+				return true
+			}
+		}
+		if q.has(func(p *Parked) bool { return p.StepKey == step && p.Op == op }) {
+			eff.count(HandledCoalesced)
+			return false
+		}
+	}
+	row := parkedRow(it, tx.Now())
+	row.State, row.Due = ParkedQueued, tx.Now()
+	eff.park(tx, it, row)
+	eff.count(HandledParked)
+	return false
+}

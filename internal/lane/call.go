@@ -1,0 +1,121 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+)
+
+// finished is a call that came back.
+type finished struct {
+	ls     *laneState
+	row    Parked
+	result any
+	err    error
+	took   time.Duration
+}
+
+// takeCalls records the commands of a remote participant as calls; they are made after the commit.
+func (r *run) takeCalls(ctx context.Context, tx Tx, eff *effects, known knowledge, todo []item) error {
+	for _, it := range todo {
+		if it.row == nil && len(eff.queue(it.ls, it.m.Key).rows) > 0 {
+			if !r.behind(tx, eff, it) { // an earlier one of the same batch has become a call
+				continue
+			}
+		}
+		act, err := r.decide(ctx, tx, eff, known, it)
+		switch {
+		case err != nil:
+			r.failed(ctx, tx, eff, it, err)
+		case act:
+			row := parkedRow(it, tx.Now())
+			row.State, row.Due = ParkedCall, tx.Now()
+			eff.park(tx, it, row)
+		}
+	}
+	return nil
+}
+
+// call makes the call of a queue's head; r.mu is held, the lane is busy with the caller.
+func (r *run) call(ctx context.Context, all *sync.WaitGroup, ls *laneState, q *keyQueue) {
+	q.calling = true
+	r.calls++
+	f := &finished{ls: ls, row: q.rows[0]}
+	all.Go(func() {
+		began := r.e.cfg.Clock()
+		f.result, f.err = r.invoke(ctx, f.row.Message)
+		f.took = r.e.cfg.Clock().Sub(began)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.calls--
+		if ctx.Err() == nil {
+			r.ended = append(r.ended, f)
+		}
+		r.signal()
+	})
+}
+
+func (r *run) invoke(ctx context.Context, m *mainstay.Message) (result any, err error) {
+	ctx, cancel := context.WithTimeout(ctx, r.e.cfg.CallTimeout)
+	defer cancel()
+	defer func() {
+		if v := recover(); v != nil {
+			err = &mainstay.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return r.c.Participant.Remote.Call(ctx, m)
+}
+
+// settle books the outcomes of calls: effects, barrier, replies; or, of one that nobody knows, when it is repeated.
+func (r *run) settle(ctx context.Context, tx Tx, eff *effects, ended []*finished) error {
+	var definite []mainstay.Settlement
+	var items []item
+	for _, f := range ended {
+		if !current(f) {
+			r.e.cfg.Hooks.Called(r.c.Name, CallDropped, f.took)
+			continue
+		}
+		it := item{ls: f.ls, m: f.row.Message, row: &f.row}
+		var rejected *mainstay.Rejection
+		if f.err != nil && (!errors.As(f.err, &rejected) || mainstay.KindOf(ctx, f.err) != mainstay.KindBusiness) {
+			r.e.cfg.Hooks.Called(r.c.Name, CallUnknown, f.took)
+			r.failed(ctx, tx, eff, it, f.err)
+			continue
+		}
+		definite = append(definite, mainstay.Settlement{Message: it.m, Result: f.result, Rejection: rejected})
+		items = append(items, it)
+		r.e.cfg.Hooks.Called(r.c.Name, outcomeOfCall(rejected), f.took)
+	}
+	if len(definite) == 0 {
+		return nil
+	}
+	if err := r.c.Participant.Remote.Settle(ctx, tx, definite); err != nil {
+		return err
+	}
+	known := knowledge{}
+	for i, it := range items {
+		if rej := definite[i].Rejection; rej != nil {
+			r.outcome(tx, eff, known, it, mainstay.OutcomeRejected, rej.Code, rej.Detail, HandledRejected)
+		} else {
+			r.outcome(tx, eff, known, it, mainstay.OutcomeDone, "", "", HandledDone)
+		}
+	}
+	return tx.Flush(ctx)
+}
+
+func outcomeOfCall(rejected *mainstay.Rejection) string {
+	if rejected != nil {
+		return CallRejected
+	}
+	return CallDone
+}
+
+// current says that the call's row is still its queue's head: no compensation has taken its place.
+func current(f *finished) bool {
+	q := f.ls.queues[f.row.Key]
+	return q != nil && q.calling && len(q.rows) > 0 && q.rows[0].Ref == f.row.Ref && q.rows[0].Attempts == f.row.Attempts
+}

@@ -1,0 +1,343 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// Consumer is one durable reader of topics, with what it does on messages: exactly one of Handler and Participant.
+type Consumer struct {
+	Name   string
+	Topics []string
+	// Latest starts a new consumer at the end of the logs.
+	Latest  bool
+	Handler mainstay.BatchHandler
+	// Participant handles commands of sagas.
+	Participant *Participant
+	// Timers is optional: work that becomes due by time.
+	Timers Timers
+}
+
+// Participant handles commands of sagas by the message's type. A local one has Commands, a remote one Remote.
+type Participant struct {
+	// Commands handle a command each; their errors are as those of any BatchHandler, and a Rejection becomes the
+	// reply.
+	Commands map[string]mainstay.BatchHandler
+	// Remote handles every command of Types by a call.
+	Remote mainstay.Remote
+	Types  []string
+	// Source names the participant in its replies.
+	Source string
+}
+
+// Timers is work of a lane that becomes due by time.
+type Timers interface {
+	// Due reads what is due in the given lanes.
+	Due(ctx context.Context, lanes []int, now time.Time, limit int) (ids []string, err error)
+	// Fire does it, in a transaction under the lanes' leases; an id that is not due any more is left alone.
+	Fire(ctx context.Context, tx mainstay.Tx, ids []string) error
+}
+
+// Retry says how failed messages and unknown calls are repeated.
+type Retry struct {
+	// Base is the longest first delay; delays double up to Cap, each drawn at random below that.
+	Base, Cap time.Duration
+	// Budget is for how long after the first failure a message is tried again, and MinAttempts how often at least.
+	Budget      time.Duration
+	MinAttempts int
+}
+
+// Config is what an engine needs. Zero durations and numbers get defaults.
+type Config struct {
+	Store  Store
+	Reader broker.Reader
+	Lanes  int
+	// Holder names this process in leases; ForceLeases takes them from anybody, for a process that is alone.
+	Holder      string
+	ForceLeases bool
+	LeaseTTL    time.Duration
+	// Batch is the most messages of one transaction, Pool the transactions of one consumer at a time.
+	Batch int
+	Pool  int
+	// Calls is how many remote calls of one consumer run at a time, CallTimeout bounds each of them.
+	Calls       int
+	CallTimeout time.Duration
+	Retry       Retry
+	// TimerPoll is how often timers are looked at, Sweep how often the logs are compared with the places.
+	TimerPoll time.Duration
+	Sweep     time.Duration
+	Clock     clock.Clock
+	Logger    *slog.Logger
+	Hooks     Hooks
+}
+
+func (c *Config) setDefaults() {
+	setDefault(&c.LeaseTTL, 5*time.Second)
+	setDefault(&c.Batch, 256)
+	setDefault(&c.Pool, 1)
+	setDefault(&c.Calls, 64)
+	setDefault(&c.CallTimeout, 2*time.Second)
+	setDefault(&c.Retry.Base, 100*time.Millisecond)
+	setDefault(&c.Retry.Cap, 10*time.Second)
+	setDefault(&c.Retry.Budget, 2*time.Minute)
+	setDefault(&c.Retry.MinAttempts, 3)
+	setDefault(&c.TimerPoll, 200*time.Millisecond)
+	setDefault(&c.Sweep, time.Second)
+	if c.Clock == nil {
+		c.Clock = clock.System
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Hooks == nil {
+		c.Hooks = noHooks{}
+	}
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// Engine runs consumers. Make one with New, call Run once.
+type Engine struct {
+	cfg  Config
+	runs []*run
+
+	mu    sync.Mutex
+	feeds map[int]*feed
+	ready map[string]string // consumer -> why it is not ready
+}
+
+// New checks the consumers and makes an engine for them.
+func New(cfg Config, consumers ...Consumer) (*Engine, error) {
+	cfg.setDefaults()
+	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, ready: map[string]string{}}
+	names := map[string]bool{}
+	for _, c := range consumers {
+		if err := c.validate(); err != nil {
+			return nil, err
+		}
+		if names[c.Name] {
+			return nil, fmt.Errorf("there are two consumers named %q", c.Name)
+		}
+		names[c.Name] = true
+		e.ready[c.Name] = "not started"
+		e.runs = append(e.runs, newRun(e, c))
+	}
+	return e, nil
+}
+
+func (c *Consumer) validate() error {
+	switch {
+	case c.Name == "":
+		return errors.New("a consumer needs a name")
+	case len(c.Topics) == 0:
+		return fmt.Errorf("consumer %q needs a topic", c.Name)
+	case (c.Handler == nil) == (c.Participant == nil):
+		return fmt.Errorf("consumer %q needs a handler or a participant, and not both", c.Name)
+	case c.Participant != nil && (c.Participant.Remote == nil) == (len(c.Participant.Commands) == 0):
+		return fmt.Errorf("participant %q needs commands or a remote handler, and not both", c.Name)
+	}
+	return nil
+}
+
+// Run works until ctx ends, finishes the units of work that have begun, and gives the leases back. Calls that are
+// under way when ctx ends are given up; they are repeated, with the same key, by whoever holds the lane next.
+func (e *Engine) Run(ctx context.Context) error {
+	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopWork(nil)
+	for _, r := range e.runs {
+		reg := Registration{Consumer: r.c.Name, Topics: r.c.Topics, Latest: r.c.Latest}
+		if err := e.retry(ctx, "registering "+r.c.Name, func() error { return e.cfg.Store.Register(ctx, reg) }); err != nil {
+			return endOf(ctx, err)
+		}
+	}
+	var all sync.WaitGroup
+	for _, r := range e.runs {
+		r.start(ctx, work, &all)
+	}
+	all.Go(func() { e.sweep(ctx) })
+	e.manage(ctx)
+	e.stopFeeds()
+	stopWork(mainstay.ErrShutdown)
+	all.Wait()
+	e.release(work)
+	return nil
+}
+
+// endOf is nil when err only says that ctx has ended.
+func endOf(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// retry repeats do while the database cannot take it, with growing pauses.
+func (e *Engine) retry(ctx context.Context, what string, do func() error) error {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		err := do()
+		if err == nil || !errors.Is(err, ErrTransient) {
+			return err
+		}
+		e.cfg.Logger.WarnContext(ctx, "the database did not take a transaction, trying again", "what", what, "err", err)
+		if !wait(ctx, pause) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// wait pauses; false when ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// manage acquires and renews leases until ctx ends.
+func (e *Engine) manage(ctx context.Context) {
+	for {
+		changed := map[int]bool{}
+		for _, r := range e.runs {
+			r.manage(ctx, changed)
+		}
+		for n := range changed {
+			e.feed(ctx, n)
+		}
+		if !wait(ctx, e.cfg.LeaseTTL/3) {
+			return
+		}
+	}
+}
+
+// release gives all leases back.
+func (e *Engine) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.LeaseTTL)
+	defer cancel()
+	for _, r := range e.runs {
+		if ls := r.leases(); len(ls) > 0 {
+			if err := e.cfg.Store.Release(ctx, e.cfg.Holder, ls); err != nil {
+				e.cfg.Logger.WarnContext(ctx, "leases were not given back, they will run out", "consumer", r.c.Name, "err", err)
+			}
+		}
+	}
+}
+
+func (e *Engine) setReady(consumer, reason string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ready[consumer] = reason
+}
+
+// Ready answers nil when every consumer holds lanes or knows who does, else says which does not and why.
+func (e *Engine) Ready(context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var errs []error
+	for name, reason := range e.ready {
+		if reason != "" {
+			errs = append(errs, fmt.Errorf("consumer %s: %s", name, reason))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// manage renews the consumer's leases, takes what is free, and marks lanes whose set of holders changed.
+func (r *run) manage(ctx context.Context, changed map[int]bool) {
+	e := r.e
+	if held := r.leases(); len(held) > 0 {
+		kept, err := e.cfg.Store.Renew(ctx, e.cfg.Holder, held, e.cfg.LeaseTTL)
+		if err != nil {
+			r.logManage(ctx, "renewing leases", err)
+			return
+		}
+		for _, l := range held {
+			if !slices.Contains(kept, l) {
+				r.drop(l.Lane, l.Epoch)
+				changed[l.Lane] = true
+			}
+		}
+	}
+	missing := r.missing()
+	if len(missing) == 0 {
+		return
+	}
+	taken, err := e.cfg.Store.Acquire(ctx, r.c.Name, missing, e.cfg.Holder, e.cfg.LeaseTTL, e.cfg.ForceLeases)
+	if err != nil {
+		r.logManage(ctx, "acquiring leases", err)
+		return
+	}
+	if len(taken) > 0 {
+		if err := r.adopt(ctx, taken); err != nil {
+			r.logManage(ctx, "reading the state of lanes", err)
+			return
+		}
+		for _, l := range taken {
+			changed[l.Lane] = true
+		}
+	}
+	e.setReady(r.c.Name, "")
+}
+
+func (r *run) logManage(ctx context.Context, what string, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	r.e.setReady(r.c.Name, what+": "+err.Error())
+	r.e.cfg.Logger.WarnContext(ctx, "lanes could not be taken or kept, trying again", "consumer", r.c.Name, "what", what, "err", err)
+}
+
+// adopt loads what the database knows of lanes that were just taken.
+func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
+	lanes := make([]int, len(taken))
+	states := map[int]*laneState{}
+	for i, l := range taken {
+		lanes[i] = l.Lane
+		states[l.Lane] = newLaneState(l)
+	}
+	places, err := r.e.cfg.Store.Places(ctx, r.c.Name, lanes)
+	if err != nil {
+		return err
+	}
+	for _, p := range places {
+		states[p.Lane].places[p.Topic] = p
+		states[p.Lane].arrived[p.Topic] = p.Sequence
+		states[p.Lane].buf[p.Topic] = nil
+	}
+	parked, err := r.e.cfg.Store.ParkedKeys(ctx, r.c.Name, lanes)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range parked {
+		states[p.Lane].queue(p.Key).rows = append(states[p.Lane].queue(p.Key).rows, p)
+	}
+	for n, ls := range states {
+		ls.dropped = true // whatever was published before the subscription began is read from the log
+		r.lanes[n] = ls
+		for _, q := range ls.queues {
+			r.schedule(ls, q)
+		}
+	}
+	r.signal()
+	return nil
+}

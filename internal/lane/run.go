@@ -1,0 +1,387 @@
+package lane
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// run is one consumer in this process.
+type run struct {
+	e *Engine
+	c Consumer
+
+	mu    sync.Mutex // guards everything below, and is never held across I/O
+	lanes map[int]*laneState
+	due   dueHeap
+	calls int           // under way
+	ended []*finished   // calls that came back, to be settled
+	wake  chan struct{} // has a value when a worker may find something to do
+}
+
+// laneState is a lane that this process holds. While busy, only the worker that set it touches anything but buf.
+type laneState struct {
+	lease  lease.Lease
+	busy   bool
+	places map[string]Place               // by topic
+	buf    map[string][]*mainstay.Message // arrived and not taken yet, by topic, dense
+	// arrived is the last sequence that was put into buf, by topic.
+	arrived map[string]int64
+	// dropped says that the log has, or may have, messages that are not in buf.
+	dropped bool
+	queues  map[string]*keyQueue
+	gone    bool
+}
+
+// keyQueue is what a key has parked, its head first.
+type keyQueue struct {
+	key     string
+	rows    []Parked
+	calling bool // the head's call is under way
+}
+
+func newLaneState(l lease.Lease) *laneState {
+	return &laneState{
+		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]int64{},
+		queues: map[string]*keyQueue{},
+	}
+}
+
+func (ls *laneState) queue(key string) *keyQueue {
+	q := ls.queues[key]
+	if q == nil {
+		q = &keyQueue{key: key}
+		ls.queues[key] = q
+	}
+	return q
+}
+
+func newRun(e *Engine, c Consumer) *run {
+	return &run{e: e, c: c, lanes: map[int]*laneState{}, wake: make(chan struct{}, 1)}
+}
+
+func (r *run) start(ctx, work context.Context, all *sync.WaitGroup) {
+	for range r.e.cfg.Pool {
+		all.Go(func() { r.work(ctx, work, all) })
+	}
+	if r.c.Timers != nil {
+		all.Go(func() { r.timers(ctx, work) })
+	}
+}
+
+func (r *run) signal() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *run) leases() []lease.Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ls []lease.Lease
+	for _, l := range r.lanes {
+		ls = append(ls, l.lease)
+	}
+	return ls
+}
+
+func (r *run) missing() []int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ns []int
+	for n := range r.e.cfg.Lanes {
+		if r.lanes[n] == nil {
+			ns = append(ns, n)
+		}
+	}
+	return ns
+}
+
+// drop forgets a lane that another process holds now.
+func (r *run) drop(n int, epoch int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ls := r.lanes[n]; ls != nil && ls.lease.Epoch == epoch {
+		ls.gone = true
+		delete(r.lanes, n)
+	}
+}
+
+func (r *run) placesOf(n int) map[string]Place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ls := r.lanes[n]
+	if ls == nil {
+		return nil
+	}
+	ps := make(map[string]Place, len(ls.places))
+	for topic, p := range ls.places {
+		ps[topic] = p
+	}
+	return ps
+}
+
+// deliver takes what the broker brought for a lane. What does not fit is dropped: the log has it.
+func (r *run) deliver(n int, ms []*mainstay.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ls := r.lanes[n]
+	if ls == nil {
+		return
+	}
+	found := false
+	for _, m := range ms {
+		if _, ok := ls.places[m.Topic]; !ok || m.Lane != n {
+			continue
+		}
+		last := ls.arrived[m.Topic]
+		switch {
+		case m.Sequence <= last:
+			r.e.cfg.Hooks.Handled(r.c.Name, HandledDuplicate, 1)
+			continue
+		case m.Sequence > last+1 || len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch:
+			ls.dropped = true
+		default:
+			ls.buf[m.Topic] = append(ls.buf[m.Topic], m)
+			ls.arrived[m.Topic] = m.Sequence
+		}
+		found = true
+	}
+	if found {
+		r.signal()
+	}
+}
+
+// sweep marks lanes that are behind the log and have not moved since the last sweep.
+func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneState]map[string]int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ls := range r.lanes {
+		at := map[string]int64{}
+		next[ls] = at
+		for topic, p := range ls.places {
+			at[topic] = p.Sequence
+			behind := heads[p.TopicLane] > p.Sequence && len(ls.buf[topic]) == 0
+			if was, ok := seen[ls][topic]; ok && behind && was == p.Sequence {
+				ls.dropped = true
+			}
+		}
+	}
+	r.signal()
+}
+
+// task is what a worker does in one go.
+type task struct {
+	lanes  []*laneState // marked busy
+	items  []item
+	gaps   []*laneState // lanes whose log is to be read first
+	parked []due        // heads of queues to try now
+	ended  []*finished
+}
+
+func (t *task) empty() bool {
+	return len(t.items) == 0 && len(t.gaps) == 0 && len(t.parked) == 0 && len(t.ended) == 0
+}
+
+// item is a message on its way through a unit: the next one of its log, or, with a row, the head of its key's queue.
+type item struct {
+	ls  *laneState
+	m   *mainstay.Message
+	row *Parked
+}
+
+// work runs tasks until ctx ends.
+func (r *run) work(ctx, work context.Context, all *sync.WaitGroup) {
+	for ctx.Err() == nil {
+		t, until := r.take()
+		if !t.empty() {
+			r.do(work, all, t)
+			r.giveBack(t)
+			continue
+		}
+		r.idle(ctx, until)
+	}
+}
+
+// idle waits for a signal, or until the next parked message is due.
+func (r *run) idle(ctx context.Context, until time.Time) {
+	var timer <-chan time.Time
+	if !until.IsZero() {
+		t := time.NewTimer(max(0, until.Sub(r.e.cfg.Clock())))
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-r.wake:
+	case <-timer:
+	}
+}
+
+// take collects what there is to do in lanes that nobody works on, and marks them busy. When there is nothing it
+// tells when to look again.
+func (r *run) take() (*task, time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := &task{}
+	r.takeEnded(t)
+	until := r.takeDue(t)
+	for _, ls := range r.lanes {
+		if r.taken(t, ls) || !ls.busy {
+			r.takeMessages(t, ls)
+		}
+	}
+	if !t.empty() && r.e.cfg.Pool > 1 {
+		r.signal() // for the next worker of the pool
+	}
+	return t, until
+}
+
+func (r *run) taken(t *task, ls *laneState) bool {
+	for _, l := range t.lanes {
+		if l == ls {
+			return true
+		}
+	}
+	return false
+}
+
+// claim marks a lane busy for the task; false when another worker has it.
+func (r *run) claim(t *task, ls *laneState) bool {
+	if r.taken(t, ls) {
+		return true
+	}
+	if ls.busy || ls.gone {
+		return false
+	}
+	ls.busy = true
+	t.lanes = append(t.lanes, ls)
+	return true
+}
+
+func (r *run) takeEnded(t *task) {
+	rest := r.ended[:0]
+	for _, f := range r.ended {
+		switch {
+		case f.ls.gone:
+		case len(t.ended) < r.e.cfg.Batch && r.claim(t, f.ls):
+			t.ended = append(t.ended, f)
+		default:
+			rest = append(rest, f)
+		}
+	}
+	clear(r.ended[len(rest):])
+	r.ended = rest
+}
+
+// takeDue takes the heads of queues whose time has come, and tells when the next one's will. What cannot be taken
+// now, because its lane is busy or all calls are under way, is looked at again when that has changed.
+func (r *run) takeDue(t *task) (until time.Time) {
+	now := r.e.cfg.Clock()
+	var later []due
+	for len(r.due) > 0 && !r.due[0].at.After(now) && len(t.parked)+len(later) < 2*r.e.cfg.Batch {
+		d := heap.Pop(&r.due).(due) //nolint:errcheck // the heap holds nothing else
+		q := d.ls.queues[d.key]
+		switch {
+		case d.ls.gone, q == nil, q.calling, len(q.rows) == 0, !q.rows[0].Due.Equal(d.at), !waiting(q.rows[0].State):
+		case q.rows[0].State == ParkedCall && r.calls+len(t.parked) >= r.e.cfg.Calls, !r.claim(t, d.ls):
+			later = append(later, d)
+		default:
+			t.parked = append(t.parked, d)
+		}
+	}
+	if len(r.due) > 0 {
+		until = r.due[0].at
+	}
+	for _, d := range later {
+		heap.Push(&r.due, d)
+	}
+	return until
+}
+
+// waiting says that a parked head in this state does something when it is due.
+func waiting(s ParkedState) bool { return s != ParkedDead }
+
+func (r *run) takeMessages(t *task, ls *laneState) {
+	full := func() bool { return len(t.items) >= r.e.cfg.Batch }
+	empty := true
+	for topic, buf := range ls.buf {
+		if len(buf) == 0 {
+			continue
+		}
+		empty = false
+		if full() || !r.claim(t, ls) {
+			continue
+		}
+		n := min(len(buf), r.e.cfg.Batch-len(t.items))
+		for _, m := range buf[:n] {
+			t.items = append(t.items, item{ls: ls, m: m})
+		}
+		ls.buf[topic] = buf[n:]
+	}
+	if empty && ls.dropped && r.claim(t, ls) {
+		ls.dropped = false
+		t.gaps = append(t.gaps, ls)
+	}
+}
+
+// giveBack ends a task.
+func (r *run) giveBack(t *task) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ls := range t.lanes {
+		ls.busy = false
+		for topic, buf := range ls.buf {
+			place := ls.places[topic].Sequence
+			for len(buf) > 0 && buf[0].Sequence <= place {
+				buf = buf[1:]
+			}
+			if len(buf) > 0 && buf[0].Sequence > place+1 {
+				buf = nil
+			}
+			if len(buf) == 0 {
+				ls.dropped = ls.dropped || ls.arrived[topic] > place
+				ls.arrived[topic] = place
+			}
+			ls.buf[topic] = buf
+		}
+	}
+	r.signal()
+}
+
+// due is a key's queue whose head wants to be looked at.
+type due struct {
+	at  time.Time
+	ls  *laneState
+	key string
+}
+
+// schedule puts a queue on the heap, if its head waits for a time; r.mu is held. Entries that no longer fit the
+// queue's head are ignored when they come up.
+func (r *run) schedule(ls *laneState, q *keyQueue) {
+	if len(q.rows) == 0 {
+		delete(ls.queues, q.key)
+		return
+	}
+	if !q.calling && waiting(q.rows[0].State) {
+		heap.Push(&r.due, due{q.rows[0].Due, ls, q.key})
+	}
+}
+
+type dueHeap []due
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) } //nolint:errcheck // the heap holds nothing else
+func (h *dueHeap) Pop() any {
+	old := *h
+	d := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return d
+}

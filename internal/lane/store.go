@@ -1,0 +1,140 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// ErrTransient marks a failure of the database, not of the work: a serialization failure, a deadlock, a lost
+// connection, a transaction that did not get its turn. The unit did not commit (or, where the connection was lost
+// during the commit, may have: its places tell), and is repeated; it counts for no message.
+var ErrTransient = errors.New("the database could not take the transaction now")
+
+// Place is the last sequence that a consumer has handled of one log.
+type Place struct {
+	mainstay.TopicLane
+	Incarnation int64
+	Sequence    int64
+	MessageID   string
+}
+
+// ParkedState says what a parked message waits for.
+type ParkedState string
+
+// States of parked messages.
+const (
+	ParkedRetry  ParkedState = "retry"  // failed; tried again when due
+	ParkedCall   ParkedState = "call"   // a remote call, made (again) when due
+	ParkedQueued ParkedState = "queued" // waits behind the head of its key
+	ParkedDead   ParkedState = "dead"   // a dead letter: only a person moves it
+	ParkedReplay ParkedState = "replay" // a person has moved it; tried at once
+)
+
+// Ref names a parked message: its place in the log, within one consumer.
+type Ref struct {
+	mainstay.TopicLane
+	Sequence int64
+}
+
+// Parked is a message that was taken out of its lane into its key's own queue, which is ordered by Ref.Sequence.
+type Parked struct {
+	Ref
+	Key   string
+	State ParkedState
+	// StepKey and Op name the saga's step, empty for a message that is no command.
+	StepKey string
+	Op      string
+	// Attempts counts the runs so far that failed.
+	Attempts int
+	Due      time.Time
+	Error    string
+	ParkedAt time.Time
+	// Message is nil in a listing without bodies.
+	Message *mainstay.Message
+}
+
+// DeadLetter is what is recorded when a parked message's budget is spent, or when it failed terminally.
+type DeadLetter struct {
+	Ref
+	Message  *mainstay.Message
+	Kind     mainstay.Kind
+	Error    string
+	Attempts int
+	At       time.Time
+}
+
+// Ends of a dead letter's case.
+const (
+	DeadResolved   = "resolved"   // replayed, and handled
+	DeadSuperseded = "superseded" // its step's compensation has come
+)
+
+// Barrier is what a participant knows of one direction of a saga's step: its outcome, for ever the same.
+type Barrier struct {
+	StepKey   string
+	Op        string
+	Outcome   mainstay.Outcome
+	Code      string
+	Detail    string
+	MessageID string
+}
+
+// Tx is the transaction of one unit of work. All methods but Barriers take effect when the unit commits, and in
+// what order among each other does not matter, but for statements that were queued by the handler.
+type Tx interface {
+	mainstay.Tx
+	// Flush runs what is queued so far, so that what follows sees it.
+	Flush(ctx context.Context) error
+	// Move moves the consumer's place of a log; the unit fails with lease.ErrFenced if it is not at from.
+	Move(from, to Place)
+	// Park inserts parked messages, Repark updates state, attempts, due time and error, Unpark removes.
+	Park(ps ...Parked)
+	Repark(ps ...Parked)
+	Unpark(refs ...Ref)
+	// DeadLetter opens a case, or opens it again; EndDeadLetter ends it if there is an open one.
+	DeadLetter(ds ...DeadLetter)
+	EndDeadLetter(end string, refs ...Ref)
+	// Barriers reads what is known of steps, in both directions; PutBarriers adds to it. A direction that is there
+	// already fails the unit.
+	Barriers(ctx context.Context, stepKeys []string) ([]Barrier, error)
+	PutBarriers(bs ...Barrier)
+}
+
+// Unit says for whom a transaction is.
+type Unit struct {
+	Consumer string
+	// Leases are locked, and their epochs checked, before anything else.
+	Leases []lease.Lease
+}
+
+// Registration is a consumer as the database knows it.
+type Registration struct {
+	Consumer string
+	Topics   []string
+	// Latest starts at the end of the logs, instead of at their beginning; it matters only the first time.
+	Latest bool
+}
+
+// Store is what the engine needs of the consumer's database.
+type Store interface {
+	lease.Store
+	// Register makes the consumer known, with a place in every lane of its topics.
+	Register(ctx context.Context, r Registration) error
+	// Places reads the places of a consumer in the given lanes.
+	Places(ctx context.Context, consumer string, lanes []int) ([]Place, error)
+	// ParkedKeys lists what is parked in the given lanes, by key and sequence, without bodies.
+	ParkedKeys(ctx context.Context, consumer string, lanes []int) ([]Parked, error)
+	// LoadParked reads parked messages with their bodies; those that are gone are left out.
+	LoadParked(ctx context.Context, consumer string, refs []Ref) ([]Parked, error)
+	// Heads and ReadLog read the log of the database itself: see relay.Store.
+	Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
+	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
+	// Unit runs fn in one transaction under the unit's leases and commits it. lease.ErrFenced: a lease was lost.
+	// ErrTransient: try again. fn's own error comes back as it is, a panic of fn as *mainstay.PanicError;
+	// nothing was written then. It blocks until the database has answered.
+	Unit(ctx context.Context, u Unit, fn func(ctx context.Context, tx Tx) error) error
+}

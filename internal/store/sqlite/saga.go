@@ -1,0 +1,123 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/orchestrator"
+)
+
+const insertSagaQuery = `/* saga.insert */
+insert into saga (id, definition, definition_version, correlation_id, key, lane, status, version, data, state, due_at, created_at, updated_at, ended_at)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
+
+// Insert adds instances with their first history.
+func (s *Store) Insert(ctx context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
+	for _, r := range rows {
+		state, err := json.Marshal(r.State)
+		if err != nil {
+			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
+		}
+		_, err = tx.ExecContext(ctx, insertSagaQuery, r.ID, r.Definition, r.DefinitionVersion, r.CorrelationID, r.Key, r.Lane,
+			string(r.State.Status), r.Version, r.Data, string(state), nullMicros(r.Due), r.CreatedAt.UnixMicro(),
+			r.UpdatedAt.UnixMicro(), nullMicros(r.Ended))
+		if err != nil {
+			return fmt.Errorf("inserting saga %s: %w", r.ID, err)
+		}
+	}
+	queueHistory(tx, hs)
+	return nil
+}
+
+func nullMicros(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+const historyQuery = `/* saga.history */
+insert into saga_history (saga_id, version, at, message_id, entry, sent) values ($1, $2, $3, $4, $5, $6)`
+
+func queueHistory(tx mainstay.Tx, hs []orchestrator.History) {
+	for _, h := range hs {
+		tx.Queue(historyQuery, h.SagaID, h.Version, h.At.UnixMicro(), h.MessageID, h.Entry, array(h.Sent))
+	}
+}
+
+const loadSagaQuery = `/* saga.load */
+select id, definition, definition_version, correlation_id, key, lane, version, data, state, due_at, created_at, updated_at, ended_at
+from saga where id in (select value from json_each($1)) order by id`
+
+// Load reads instances; the one writer is lock enough.
+func (s *Store) Load(ctx context.Context, tx mainstay.Tx, ids []string) ([]*orchestrator.Row, error) {
+	var out []*orchestrator.Row
+	err := each(ctx, tx, func(rows *sql.Rows) error {
+		r := &orchestrator.Row{}
+		var state []byte
+		var due, ended sql.NullInt64
+		var created, updated int64
+		err := rows.Scan(&r.ID, &r.Definition, &r.DefinitionVersion, &r.CorrelationID, &r.Key, &r.Lane, &r.Version, &r.Data,
+			&state, &due, &created, &updated, &ended)
+		if err != nil {
+			return err
+		}
+		r.Due, r.Ended = fromMicros(due.Int64), fromMicros(ended.Int64)
+		r.CreatedAt, r.UpdatedAt = fromMicros(created), fromMicros(updated)
+		out = append(out, r)
+		return json.Unmarshal(state, &r.State)
+	}, loadSagaQuery, array(ids))
+	if err != nil {
+		return nil, fmt.Errorf("loading sagas: %w", err)
+	}
+	return out, nil
+}
+
+const saveSagaQuery = `/* saga.save */
+update saga set status = $3, version = $2, data = $4, state = $5, due_at = $6, updated_at = $7, ended_at = $8
+where id = $1 and version = $2 - 1`
+
+// Save writes instances whose Version was raised by one.
+func (s *Store) Save(ctx context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
+	for _, r := range rows {
+		state, err := json.Marshal(r.State)
+		if err != nil {
+			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
+		}
+		n, err := affected(tx.ExecContext(ctx, saveSagaQuery, r.ID, r.Version, string(r.State.Status), r.Data, string(state),
+			nullMicros(r.Due), r.UpdatedAt.UnixMicro(), nullMicros(r.Ended)))
+		if err != nil {
+			return fmt.Errorf("saving saga %s: %w", r.ID, err)
+		}
+		if n != 1 {
+			return fmt.Errorf("saving saga %s: it is not at version %d any more", r.ID, r.Version-1)
+		}
+	}
+	queueHistory(tx, hs)
+	return nil
+}
+
+const dueSagaQuery = `/* saga.due */
+select id from saga where definition = $1 and lane in (select value from json_each($2)) and due_at <= $3
+order by due_at limit $4`
+
+// Due reads the ids of instances whose time has come.
+func (s *Store) Due(ctx context.Context, definition string, lanes []int, now time.Time, limit int) ([]string, error) {
+	var ids []string
+	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		ids = append(ids, id)
+		return nil
+	}, dueSagaQuery, definition, array(lanes), now.UnixMicro(), limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading due sagas: %w", err)
+	}
+	return ids, nil
+}

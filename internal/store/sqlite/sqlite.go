@@ -1,0 +1,137 @@
+// Package sqlite is the machinery's store on SQLite: one file, one writer. All writes go through one goroutine that
+// folds the units of work that have arrived into one transaction, each behind a savepoint of its own, so that one
+// wait for the disk serves many of them and each still fails alone. Reads use connections of their own.
+//
+// The file must have one process at a time; whoever opens it holds the directory's lock.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+
+	"modernc.org/sqlite" // the driver, and its error type
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// Config says which file, and how.
+type Config struct {
+	Path string
+	// Sync is SQLite's synchronous setting: FULL (the default) keeps what was committed when the power goes.
+	Sync   string
+	Clock  clock.Clock
+	Logger *slog.Logger
+}
+
+// Store is an open database. It is safe for concurrent use.
+type Store struct {
+	cfg    Config
+	reads  *sql.DB
+	writes *sql.DB
+	outbox *outbox.Outbox
+
+	drain  chan *job
+	intake chan *job
+	quit   chan struct{}
+	once   sync.Once
+	done   sync.WaitGroup
+
+	tail  *tail
+	wakes wakes
+}
+
+const readers = 4
+
+// DSN is how the file is opened; writers begin their transactions with the write lock in hand.
+func DSN(path, synchronous string, readOnly bool) string {
+	q := url.Values{}
+	q.Add("_pragma", "busy_timeout(5000)")
+	q.Add("_pragma", "foreign_keys(1)")
+	if readOnly {
+		q.Add("_pragma", "query_only(1)")
+	} else {
+		q.Add("_pragma", "journal_mode(WAL)")
+		q.Add("_pragma", "synchronous("+synchronous+")")
+		q.Add("_pragma", "journal_size_limit(67108864)")
+		q.Add("_txlock", "immediate")
+	}
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
+}
+
+// Open opens a database whose schema is up to date, and starts its writer. Close it.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Sync == "" {
+		cfg.Sync = "FULL"
+	}
+	writes, err := sql.Open("sqlite", DSN(cfg.Path, cfg.Sync, false))
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", cfg.Path, err)
+	}
+	writes.SetMaxOpenConns(1)
+	reads, err := sql.Open("sqlite", DSN(cfg.Path, cfg.Sync, true))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", cfg.Path, err), writes.Close())
+	}
+	reads.SetMaxOpenConns(readers)
+	reads.SetMaxIdleConns(readers)
+	s := &Store{
+		cfg: cfg, reads: reads, writes: writes,
+		drain: make(chan *job, queue), intake: make(chan *job, queue), quit: make(chan struct{}),
+		tail: newTail(),
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening %s: %w", cfg.Path, err), reads.Close(), writes.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) start(ctx context.Context) error {
+	ob, err := outbox.Open(ctx, s.reads, mainstay.SQLite)
+	if err != nil {
+		return err
+	}
+	s.outbox = ob
+	conn, err := s.writes.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	w := &writer{store: s, conn: conn, statements: map[string]*sql.Stmt{}}
+	s.done.Go(w.run)
+	return nil
+}
+
+// Close ends the writer after the units that it has begun, and closes the file. It may be called twice.
+func (s *Store) Close() error {
+	var err error
+	s.once.Do(func() {
+		close(s.quit)
+		s.done.Wait()
+		err = errors.Join(s.reads.Close(), s.writes.Close())
+	})
+	return err
+}
+
+// Lanes is the number of lanes of every topic of this database.
+func (s *Store) Lanes() int { return s.outbox.Lanes() }
+
+// Reader is for reads outside any unit.
+func (s *Store) Reader() *sql.DB { return s.reads }
+
+// Dialect is mainstay.SQLite.
+func (s *Store) Dialect() mainstay.Dialect { return mainstay.SQLite }
+
+// sqliteError gives the primary result code of the driver's error, 0 for any other error.
+func sqliteError(err error) int {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}

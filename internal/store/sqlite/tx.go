@@ -1,0 +1,142 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// tx is the transaction of one unit. Cancelling a caller must not interrupt the statements of its neighbours, so
+// statements run under the writer's own context.
+type tx struct {
+	w      *writer
+	now    time.Time
+	queued []outbox.Statement
+	sent   []*mainstay.Message
+}
+
+func (t *tx) Dialect() mainstay.Dialect { return mainstay.SQLite }
+func (t *tx) Now() time.Time            { return t.now }
+
+func (t *tx) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
+	st, err := t.w.prepare(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	return st.ExecContext(context.Background(), args...)
+}
+
+func (t *tx) QueryContext(_ context.Context, query string, args ...any) (*sql.Rows, error) {
+	st, err := t.w.prepare(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	return st.QueryContext(context.Background(), args...)
+}
+
+func (t *tx) Queue(query string, args ...any) {
+	t.queued = append(t.queued, outbox.Statement{SQL: query, Args: args})
+}
+
+func (t *tx) Send(msgs ...*mainstay.Message) { t.sent = append(t.sent, msgs...) }
+
+// flush runs what is queued.
+func (t *tx) flush(ctx context.Context) error {
+	queued := t.queued
+	t.queued = nil
+	for _, q := range queued {
+		if _, err := t.ExecContext(ctx, q.SQL, q.Args...); err != nil {
+			return fmt.Errorf("running a queued statement: %w", err)
+		}
+	}
+	return nil
+}
+
+// finish is the last thing before the savepoint is released: queued statements, then the outbox. It gives back the
+// messages with their sequences.
+func (t *tx) finish(ctx context.Context) ([]*mainstay.Message, error) {
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
+	if len(t.sent) == 0 {
+		return nil, nil
+	}
+	if err := t.w.store.outbox.AppendTo(ctx, t, t.now, t.sent...); err != nil {
+		return nil, err
+	}
+	return t.sent, t.number(ctx)
+}
+
+const headQuery = `/* log.head */ select last_sequence from log_head where topic = $1 and lane = $2`
+
+// number fills in what the log has given to the messages.
+func (t *tx) number(ctx context.Context) error {
+	heads := map[mainstay.TopicLane]int64{}
+	for i := len(t.sent) - 1; i >= 0; i-- {
+		m := t.sent[i]
+		log := m.TopicLane()
+		if _, ok := heads[log]; !ok {
+			var head int64
+			if err := queryRow(ctx, t, headQuery, []any{log.Topic, log.Lane}, &head); err != nil {
+				return fmt.Errorf("reading the head of %s/%d: %w", log.Topic, log.Lane, err)
+			}
+			heads[log] = head
+		}
+		m.Incarnation, m.Sequence = 1, heads[log]
+		heads[log]--
+	}
+	return nil
+}
+
+type queryer interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// queryRow scans the first row; sql.ErrNoRows when there is none.
+func queryRow(ctx context.Context, q queryer, query string, args []any, dest ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return sql.ErrNoRows
+	}
+	return rows.Scan(dest...)
+}
+
+// each calls scan for every row.
+func each(ctx context.Context, q queryer, scan func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}

@@ -1,0 +1,218 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/lane"
+)
+
+// Bounds of a fold, and of what may wait for one.
+const (
+	queue    = 1024
+	maxFold  = 128
+	foldTime = 10 * time.Millisecond
+)
+
+// ErrClosed means that the store was closed before the unit had its turn; nothing was written.
+var ErrClosed = errors.New("the database is closed")
+
+// job is one unit of work on its way through the writer.
+type job struct {
+	ctx  context.Context //nolint:containedctx // it is the caller's, for as long as the caller waits
+	fn   func(ctx context.Context, tx *tx) error
+	done chan error // has room for one
+	err  error
+	sent []*mainstay.Message
+}
+
+// do runs fn in a transaction, behind a savepoint of its own, and waits for the commit.
+func (s *Store) do(ctx context.Context, queue chan *job, fn func(ctx context.Context, tx *tx) error) error {
+	if ctx.Value(insideKey{}) != nil {
+		return errors.New("a transaction inside a transaction: use the one that is there")
+	}
+	j := &job{ctx: ctx, fn: fn, done: make(chan error, 1)}
+	select {
+	case queue <- j:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.quit:
+		return ErrClosed
+	}
+	// From here on the outcome is the writer's to tell: a caller that left early would not know it.
+	select {
+	case err := <-j.done:
+		return err
+	case <-s.quit:
+	}
+	s.done.Wait()
+	select {
+	case err := <-j.done:
+		return err
+	default:
+		return ErrClosed
+	}
+}
+
+// Run runs fn in one transaction and commits it; for the business's own writes outside any handler.
+func (s *Store) Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error {
+	return s.do(ctx, s.intake, func(ctx context.Context, tx *tx) error { return fn(ctx, tx) })
+}
+
+type insideKey struct{}
+
+// writer owns the one connection that writes.
+type writer struct {
+	store      *Store
+	conn       *sql.Conn
+	statements map[string]*sql.Stmt
+}
+
+func (w *writer) run() {
+	for {
+		select {
+		case <-w.store.quit:
+			_ = w.conn.Close()
+			return
+		case j := <-w.store.drain:
+			w.fold(j)
+		case j := <-w.store.intake:
+			w.fold(j)
+		}
+	}
+}
+
+// next gives a job that has already arrived, those that finish work before those that begin it.
+func (w *writer) next() *job {
+	select {
+	case j := <-w.store.drain:
+		return j
+	default:
+	}
+	select {
+	case j := <-w.store.drain:
+		return j
+	case j := <-w.store.intake:
+		return j
+	default:
+		return nil
+	}
+}
+
+// fold runs the first job and what has arrived behind it in one transaction.
+func (w *writer) fold(first *job) {
+	ctx := context.WithValue(context.Background(), insideKey{}, true)
+	jobs := []*job{first}
+	err := w.exec(ctx, "begin immediate")
+	if err == nil {
+		began := time.Now() //nolint:forbidigo // a duration inside the process
+		w.unit(ctx, first)
+		for len(jobs) < maxFold && time.Since(began) < foldTime {
+			j := w.next()
+			if j == nil {
+				break
+			}
+			jobs = append(jobs, j)
+			w.unit(ctx, j)
+		}
+		err = w.exec(ctx, "commit")
+		if err != nil {
+			_ = w.exec(ctx, "rollback") // SQLite may have done so by itself
+		}
+	}
+	w.answer(jobs, err)
+}
+
+func (w *writer) answer(jobs []*job, err error) {
+	if err != nil {
+		err = w.store.translate(fmt.Errorf("committing: %w", err))
+	}
+	var sent []*mainstay.Message
+	for _, j := range jobs {
+		if j.err == nil {
+			j.err = err
+			sent = append(sent, j.sent...)
+		}
+	}
+	if err == nil && len(sent) > 0 {
+		w.store.tail.add(sent)
+		w.store.wakes.wake()
+	}
+	for _, j := range jobs {
+		j.done <- j.err
+	}
+}
+
+// unit runs one job behind its savepoint. Its error is in j.err, and then it has written nothing.
+func (w *writer) unit(ctx context.Context, j *job) {
+	if j.ctx.Err() != nil {
+		j.err = context.Cause(j.ctx)
+		return
+	}
+	if err := w.exec(ctx, "savepoint unit"); err != nil {
+		j.err = w.store.translate(err)
+		return
+	}
+	t := &tx{w: w, now: w.store.cfg.Clock()}
+	if j.err = w.call(ctx, j, t); j.err == nil {
+		j.sent, j.err = t.finish(ctx)
+	}
+	end := "release unit"
+	if j.err != nil {
+		j.err, j.sent = w.store.translate(j.err), nil
+		end = "rollback to unit; release unit"
+	}
+	if err := w.exec(ctx, end); err != nil && j.err == nil {
+		j.err, j.sent = w.store.translate(err), nil
+	}
+}
+
+func (w *writer) call(ctx context.Context, j *job, t *tx) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &mainstay.PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return j.fn(ctx, t)
+}
+
+func (w *writer) exec(ctx context.Context, query string) error {
+	_, err := w.conn.ExecContext(ctx, query)
+	return err
+}
+
+// prepare gives the statement of a query text; texts are constants of the program, so there are few.
+func (w *writer) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	if st := w.statements[query]; st != nil {
+		return st, nil
+	}
+	st, err := w.conn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	w.statements[query] = st
+	return st, nil
+}
+
+// Primary result codes of SQLite that say: not now.
+const (
+	codeBusy   = 5
+	codeLocked = 6
+	codeIOErr  = 10
+	codeFull   = 13
+)
+
+// translate marks what a repetition may mend.
+func (s *Store) translate(err error) error {
+	switch sqliteError(err) {
+	case codeBusy, codeLocked, codeIOErr, codeFull:
+		return fmt.Errorf("%w: %w", lane.ErrTransient, err)
+	default:
+		return err
+	}
+}

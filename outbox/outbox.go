@@ -1,0 +1,208 @@
+// Package outbox appends messages to the outbox inside the caller's own transaction: they are published if that
+// transaction commits, and were never there if it does not.
+//
+// # Lock, then append
+//
+// Messages of one key are handled in the order of their outbox position. On PostgreSQL a position is drawn when the
+// row is inserted, so a transaction must hold a lock that all writers of the key share (its aggregate's row) before
+// it appends, and appends as late as it can. On SQLite there is one writer at a time, and the order is that of the
+// commits.
+//
+// The table is insert-only, and its columns are a superset of what Debezium's outbox event router expects.
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"github.com/mainstay-io/mainstay"
+)
+
+// Limits of a message: what a broker would refuse is refused at append.
+const (
+	MaxPayload = 512 << 10
+	MaxKey     = 255
+	MaxHeaders = 16 << 10
+)
+
+// Tx is a transaction of the caller: *sql.Tx and *sqlx.Tx fit, *sql.DB does not, so the transaction cannot be
+// forgotten.
+type Tx interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	Rollback() error
+}
+
+// Execer runs statements of a transaction that somebody else ends.
+type Execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// Outbox writes to one database's outbox. It is safe for concurrent use.
+type Outbox struct {
+	dialect mainstay.Dialect
+	lanes   int
+}
+
+// New is for a database with this many lanes; the number is a row of the database (see Open), never a choice.
+func New(dialect mainstay.Dialect, lanes int) *Outbox { return &Outbox{dialect: dialect, lanes: lanes} }
+
+// Open reads the number of lanes from the database.
+func Open(ctx context.Context, db interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, dialect mainstay.Dialect,
+) (*Outbox, error) {
+	var lanes int
+	err := db.QueryRowContext(ctx, `/* outbox.lanes */ select lanes from meta`).Scan(&lanes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the number of lanes: %w", err)
+	}
+	return New(dialect, lanes), nil
+}
+
+// Lanes is the number of lanes of every topic.
+func (o *Outbox) Lanes() int { return o.lanes }
+
+// Append writes msgs in this order, in the caller's transaction. It sets each message's Lane, and its ID where that
+// is empty. An invalid message is an *InvalidError, and nothing was written. Any other error leaves the transaction
+// to be rolled back.
+func (o *Outbox) Append(ctx context.Context, tx Tx, msgs ...*mainstay.Message) error {
+	return o.AppendTo(ctx, tx, time.Time{}, msgs...)
+}
+
+// AppendTo is Append for a transaction that somebody else ends; on SQLite, now becomes the messages' CreatedAt, the
+// database's clock where it is zero (PostgreSQL always has its own).
+func (o *Outbox) AppendTo(ctx context.Context, tx Execer, now time.Time, msgs ...*mainstay.Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	if err := o.Prepare(msgs); err != nil {
+		return err
+	}
+	if o.dialect == mainstay.Postgres {
+		stmt, err := PostgresInsert(msgs)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, stmt.SQL, stmt.Args...); err != nil {
+			return fmt.Errorf("appending to the outbox: %w", err)
+		}
+		return nil
+	}
+	return appendSQLite(ctx, tx, now, msgs)
+}
+
+// Prepare gives ids and lanes and refuses what a broker would refuse.
+func (o *Outbox) Prepare(msgs []*mainstay.Message) error {
+	for _, m := range msgs {
+		if m.ID == "" {
+			id, err := uuid.NewV7()
+			if err != nil {
+				return fmt.Errorf("making a message id: %w", err)
+			}
+			m.ID = id.String()
+		}
+		if err := Validate(m); err != nil {
+			return &InvalidError{MessageID: m.ID, Err: err}
+		}
+		m.Lane = Lane(m.Key, o.lanes)
+	}
+	return nil
+}
+
+// InvalidError says why a message cannot be appended; no repetition will help.
+type InvalidError struct {
+	MessageID string
+	Err       error
+}
+
+// Error names the message and what is wrong with it.
+func (e *InvalidError) Error() string { return "invalid message " + e.MessageID + ": " + e.Err.Error() }
+
+// Unwrap gives what is wrong.
+func (e *InvalidError) Unwrap() error { return e.Err }
+
+var (
+	topicSyntax  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	typeSyntax   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	headerSyntax = regexp.MustCompile(`^[a-z0-9]{1,20}$`)
+)
+
+// Validate says what a broker would refuse about m, all of it.
+func Validate(m *mainstay.Message) error {
+	var errs []error
+	if _, err := uuid.Parse(m.ID); err != nil || len(m.ID) != 36 {
+		errs = append(errs, fmt.Errorf("the id %.40q is not a UUID", m.ID))
+	}
+	if !topicSyntax.MatchString(m.Topic) {
+		errs = append(errs, fmt.Errorf("the topic %.80q is not 1 to 64 of a-z, 0-9 and '-'", m.Topic))
+	}
+	if !typeSyntax.MatchString(m.Type) {
+		errs = append(errs, fmt.Errorf("the type %.80q is not 1 to 128 letters, digits, '.', '_' and '-'", m.Type))
+	}
+	if m.Key == "" || len(m.Key) > MaxKey || !clean(m.Key) {
+		errs = append(errs, fmt.Errorf("the key must be 1 to %d bytes of text without control characters", MaxKey))
+	}
+	if len(m.Payload) > MaxPayload {
+		errs = append(errs, fmt.Errorf("the payload has %d bytes, more than %d", len(m.Payload), MaxPayload))
+	}
+	size := 0
+	for name, value := range m.Headers {
+		size += len(name) + len(value)
+		if !headerSyntax.MatchString(name) || !clean(value) {
+			errs = append(errs, fmt.Errorf("the header %.40q is not 1 to 20 of a-z and 0-9 with a value of clean text", name))
+		}
+	}
+	if size > MaxHeaders {
+		errs = append(errs, fmt.Errorf("the headers have %d bytes, more than %d", size, MaxHeaders))
+	}
+	for _, v := range []string{m.Source, m.AggregateType, m.AggregateID, m.CorrelationID, m.CausationID, m.Traceparent, m.DataSchema} {
+		if len(v) > 512 || !clean(v) {
+			errs = append(errs, fmt.Errorf("the attribute %.40q is longer than 512 bytes or not clean text", v))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// clean says that s is UTF-8 without control characters.
+func clean(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+// Attributes is how a row keeps those parts of the envelope that have no column of their own.
+type Attributes struct {
+	Source        string            `json:"source,omitempty"`
+	CorrelationID string            `json:"correlationid,omitempty"`
+	CausationID   string            `json:"causationid,omitempty"`
+	Traceparent   string            `json:"traceparent,omitempty"`
+	DataSchema    string            `json:"dataschema,omitempty"`
+	Headers       map[string]string `json:"headers,omitempty"`
+}
+
+// EncodeAttributes gives the row's headers column for m.
+func EncodeAttributes(m *mainstay.Message) ([]byte, error) {
+	b, err := json.Marshal(Attributes{m.Source, m.CorrelationID, m.CausationID, m.Traceparent, m.DataSchema, m.Headers})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the attributes of message %s: %w", m.ID, err)
+	}
+	return b, nil
+}
+
+// DecodeAttributes fills m from a row's headers column.
+func DecodeAttributes(b []byte, m *mainstay.Message) error {
+	var a Attributes
+	if err := json.Unmarshal(b, &a); err != nil {
+		return fmt.Errorf("decoding the attributes of message %s: %w", m.ID, err)
+	}
+	m.Source, m.CorrelationID, m.CausationID = a.Source, a.CorrelationID, a.CausationID
+	m.Traceparent, m.DataSchema, m.Headers = a.Traceparent, a.DataSchema, a.Headers
+	return nil
+}
