@@ -1,0 +1,110 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/migrations"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// SchemaError says that the database's schema is not the one that this binary needs.
+type SchemaError struct {
+	// Have is the schema's version, 0 when there is none; Want the binary's.
+	Have, Want int64
+}
+
+// Error says what is wrong.
+func (e *SchemaError) Error() string {
+	switch {
+	case e.Have == 0:
+		return "the database has no schema yet"
+	case e.Have < e.Want:
+		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want)
+	default:
+		return fmt.Sprintf("the database's schema has version %d, newer than the %d that this binary knows", e.Have, e.Want)
+	}
+}
+
+// Hint says what to do.
+func (e *SchemaError) Hint() string {
+	if e.Have > e.Want {
+		return "Run a newer binary."
+	}
+	return "Run: mainstay migrate up --database URL"
+}
+
+// UnsafeError says that the server acknowledges commits which a power cut may take back.
+type UnsafeError struct{ Setting string }
+
+// Error names the setting.
+func (e *UnsafeError) Error() string {
+	return "PostgreSQL runs with " + e.Setting + "=off: what was accepted could be lost"
+}
+
+// Hint says what to do.
+func (e *UnsafeError) Hint() string {
+	return "Turn " + e.Setting + " on, or allow unsafe durability by name."
+}
+
+func (s *Store) check(ctx context.Context) error {
+	if err := s.checkDurability(ctx); err != nil {
+		return err
+	}
+	have, err := s.schemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if want := migrations.Latest(mainstay.Postgres); have != want {
+		return &SchemaError{Have: have, Want: want}
+	}
+	ob, err := outbox.Open(ctx, s.db, mainstay.Postgres)
+	if err != nil {
+		return errors.Join(&SchemaError{Want: migrations.Latest(mainstay.Postgres)}, err)
+	}
+	s.outbox = ob
+	return nil
+}
+
+const durabilityQuery = `/* check.durability */
+select current_setting('fsync') as fsync, current_setting('synchronous_commit') as commit,
+       current_database() || '.' || current_schema() as space`
+
+func (s *Store) checkDurability(ctx context.Context) error {
+	var row struct{ Fsync, Commit, Space string }
+	if err := s.db.GetContext(ctx, &row, durabilityQuery); err != nil {
+		return fmt.Errorf("connecting to the database: %w", err)
+	}
+	s.lockSpace = row.Space
+	switch {
+	case s.cfg.AllowUnsafe:
+		return nil
+	case row.Fsync == "off":
+		return &UnsafeError{Setting: "fsync"}
+	case row.Commit == "off":
+		return &UnsafeError{Setting: "synchronous_commit"}
+	default:
+		return nil
+	}
+}
+
+const versionQuery = `/* check.version */
+select coalesce(max(version_id), 0) from goose_db_version where is_applied`
+
+// schemaVersion is what the migrations have left; 0 when none was ever applied.
+func (s *Store) schemaVersion(ctx context.Context) (int64, error) {
+	var v int64
+	err := s.db.GetContext(ctx, &v, versionQuery)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == codeUndefinedTable {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading the schema's version: %w", err)
+	}
+	return v, nil
+}

@@ -1,0 +1,92 @@
+package postgres
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/mainstay-io/mainstay/internal/lane"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// Codes of PostgreSQL that decide what happens next.
+const (
+	codeFence               = "MF001" // the schema's own: a compare-and-set found something else
+	codeSerialization       = "40001"
+	codeDeadlock            = "40P01"
+	codeLockNotAvailable    = "55P03"
+	codeIdleInTransaction   = "25P03"
+	codeInFailedTransaction = "25P02"
+	codeReadOnlyTransaction = "25006" // a primary that was demoted
+	codeUndefinedTable      = "42P01"
+	classConnection         = "08"
+	classResources          = "53" // connections, disk, memory
+	classOperator           = "57" // cancelled, shut down, starting up
+	classSystem             = "58" // input and output
+)
+
+// errAmbiguous marks that the connection was lost while the transaction was being committed.
+var errAmbiguous = errors.New("the outcome of the commit is not known")
+
+// pgError gives the server's own error, nil for any other.
+func pgError(err error) *pgconn.PgError {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg
+	}
+	return nil
+}
+
+// transient tells that the database could not take the transaction now, and that nobody's work is to blame.
+func transient(err error) bool {
+	if pg := pgError(err); pg != nil {
+		switch pg.Code {
+		case codeSerialization, codeDeadlock, codeLockNotAvailable, codeIdleInTransaction, codeInFailedTransaction,
+			codeReadOnlyTransaction:
+			return true
+		}
+		switch pg.Code[:2] {
+		case classConnection, classResources, classOperator, classSystem:
+			return true
+		}
+		return false
+	}
+	return lost(err)
+}
+
+// lost tells that the connection is gone, or was never there.
+func lost(err error) bool {
+	var dial *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &dial) || errors.As(err, &network) || pgconn.SafeToRetry(err) ||
+		slices.ContainsFunc([]error{errAmbiguous, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, driver.ErrBadConn},
+			func(target error) bool { return errors.Is(err, target) })
+}
+
+// definite tells that the server itself said no: then a batch that ends in a commit has committed nothing.
+func definite(err error) bool {
+	pg := pgError(err)
+	return pg != nil && pg.SeverityUnlocalized == "ERROR"
+}
+
+// translate marks an error for the lanes: lease.ErrFenced, lane.ErrTransient, or as it was.
+func translate(ctx context.Context, err error) error {
+	switch pg := pgError(err); {
+	case err == nil:
+		return nil
+	case pg != nil && pg.Code == codeFence:
+		return fmt.Errorf("%w: %w", lease.ErrFenced, err)
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return err
+	case transient(err):
+		return fmt.Errorf("%w: %w", lane.ErrTransient, err)
+	default:
+		return err
+	}
+}

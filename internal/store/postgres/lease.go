@@ -1,0 +1,196 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+const (
+	takeLocks = `/* lease.wait */ select pg_advisory_xact_lock($1, lane) from unnest($2::int[]) as lane order by lane`
+	takeQuery = `/* lease.take */
+with was as (
+    select lane, holder is not null and holder <> $3 as unclean,
+           $5 or holder is null or holder = $3 or expires_at <= clock_timestamp() as free
+    from lease where name = $1 and lane = any($2::int[])
+), taken as (
+    insert into lease as l (name, lane, holder, epoch, expires_at)
+    select $1, lane, $3, 1, clock_timestamp() + $4::bigint * interval '1 microsecond'
+    from unnest($2::int[]) as lane left join was using (lane) where coalesce(was.free, true) order by lane
+    on conflict (name, lane) do update set holder = excluded.holder, epoch = l.epoch + 1, expires_at = excluded.expires_at
+    returning lane, epoch
+)
+select lane, epoch, coalesce(unclean, false) as unclean from taken left join was using (lane) order by lane`
+)
+
+// Acquire takes the lanes that are free, expired or the holder's own; all of them with force. It waits for
+// transactions that are still at work under them, and after the lock timeout ends their sessions.
+func (s *Store) Acquire(ctx context.Context, name string, lanes []int, holder string, ttl time.Duration, force bool) ([]lease.Lease, error) {
+	var taken []lease.Lease
+	try := func() error {
+		free, err := s.free(ctx, name, lanes, holder, force)
+		if err != nil || len(free) == 0 {
+			return err
+		}
+		taken, err = s.take(ctx, name, free, holder, ttl, force)
+		return err
+	}
+	err := try()
+	if pg := pgError(err); pg != nil && pg.Code == codeLockNotAvailable {
+		if err = s.evict(ctx, name, lanes, holder, force); err == nil {
+			err = try()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("acquiring leases of %s: %w", name, translate(ctx, err))
+	}
+	return taken, nil
+}
+
+const freeQuery = `/* lease.free */
+select lane from unnest($2::int[]) as lane
+where not exists (
+    select from lease l where l.name = $1 and l.lane = lane.lane
+    and not ($4 or l.holder is null or l.holder = $3 or l.expires_at <= clock_timestamp()))
+order by lane`
+
+// free says which lanes are worth waiting for, so that nobody waits for the work of a living holder.
+func (s *Store) free(ctx context.Context, name string, lanes []int, holder string, force bool) ([]int, error) {
+	var free []int
+	err := s.db.SelectContext(ctx, &free, freeQuery, name, lanes, holder, force)
+	return free, err
+}
+
+func (s *Store) take(ctx context.Context, name string, lanes []int, holder string, ttl time.Duration, force bool) ([]lease.Lease, error) {
+	var taken []lease.Lease
+	wait := &batch{}
+	wait.add(nil, takeLocks, s.lockClass(name), lanes)
+	err := s.do(ctx, wait, func(ctx context.Context, t *tx) error {
+		rows, err := t.QueryContext(ctx, takeQuery, name, lanes, holder, ttl.Microseconds(), force)
+		if err != nil {
+			return err
+		}
+		defer rows.Close() //nolint:errcheck // rows.Err tells
+		for rows.Next() {
+			l := lease.Lease{Name: name}
+			if err := rows.Scan(&l.Lane, &l.Epoch, &l.Unclean); err != nil {
+				return err
+			}
+			taken = append(taken, l)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return taken, nil
+}
+
+const evictQuery = `/* lease.evict */
+select pg_terminate_backend(k.pid, 1000)
+from pg_locks k
+join unnest($2::int[]) as lane on k.objid = lane::oid
+where k.locktype = 'advisory' and k.classid = ($1::bigint & 4294967295)::oid and k.objsubid = 2 and k.granted
+  and k.mode = 'ShareLock' and k.pid <> pg_backend_pid()
+  and k.database = (select oid from pg_database where datname = current_database())`
+
+// evict ends sessions that hold a lane past its lease: a process that was paused inside a transaction.
+func (s *Store) evict(ctx context.Context, name string, lanes []int, holder string, force bool) error {
+	free, err := s.free(ctx, name, lanes, holder, force)
+	if err != nil {
+		return err
+	}
+	s.cfg.Logger.WarnContext(ctx, "ending sessions that hold lanes past their lease", "lease", name)
+	_, err = s.db.ExecContext(ctx, evictQuery, s.lockClass(name), free)
+	return err
+}
+
+const renewQuery = `/* lease.renew */
+update lease l set expires_at = clock_timestamp() + $2::bigint * interval '1 microsecond'
+from unnest($3::text[], $4::int[], $5::bigint[]) as mine(name, lane, epoch)
+where l.name = mine.name and l.lane = mine.lane and l.epoch = mine.epoch and l.holder = $1
+returning l.name, l.lane`
+
+// Renew extends leases that are still held.
+func (s *Store) Renew(ctx context.Context, holder string, leases []lease.Lease, ttl time.Duration) ([]lease.Lease, error) {
+	type held struct {
+		Name string
+		Lane int
+	}
+	var rows []held
+	names, lanes, epochs := columns(leases)
+	err := s.db.SelectContext(ctx, &rows, renewQuery, holder, ttl.Microseconds(), names, lanes, epochs)
+	if err != nil {
+		return nil, fmt.Errorf("renewing leases: %w", translate(ctx, err))
+	}
+	still := map[held]bool{}
+	for _, r := range rows {
+		still[r] = true
+	}
+	var kept []lease.Lease
+	for _, l := range leases {
+		if still[held{l.Name, l.Lane}] {
+			kept = append(kept, l)
+		}
+	}
+	return kept, nil
+}
+
+const releaseQuery = `/* lease.release */
+update lease l set holder = null, expires_at = null
+from unnest($2::text[], $3::int[], $4::bigint[]) as mine(name, lane, epoch)
+where l.name = mine.name and l.lane = mine.lane and l.epoch = mine.epoch and l.holder = $1`
+
+// Release gives leases back.
+func (s *Store) Release(ctx context.Context, holder string, leases []lease.Lease) error {
+	names, lanes, epochs := columns(leases)
+	if _, err := s.db.ExecContext(ctx, releaseQuery, holder, names, lanes, epochs); err != nil {
+		return fmt.Errorf("releasing leases: %w", translate(ctx, err))
+	}
+	return nil
+}
+
+func columns(leases []lease.Lease) (names []string, lanes []int, epochs []int64) {
+	for _, l := range leases {
+		names, lanes, epochs = append(names, l.Name), append(lanes, l.Lane), append(epochs, l.Epoch)
+	}
+	return names, lanes, epochs
+}
+
+const (
+	lockLeases  = `/* lease.lock */ select pg_advisory_xact_lock_shared(class, lane) from unnest($1::int[], $2::int[]) as l(class, lane)`
+	checkLeases = `/* lease.check */
+select count(*) from lease l
+join unnest($1::text[], $2::int[], $3::bigint[]) as mine(name, lane, epoch) using (name, lane)
+where l.epoch = mine.epoch and l.holder is not null`
+)
+
+// under is the prelude of a transaction under leases: their locks, and then, in a later statement so that it sees
+// what was committed meanwhile, their epochs.
+func (s *Store) under(leases []lease.Lease) *batch {
+	if len(leases) == 0 {
+		return nil
+	}
+	names, lanes, epochs := columns(leases)
+	classes := make([]int32, len(names))
+	for i, name := range names {
+		classes[i] = s.lockClass(name)
+	}
+	b := &batch{}
+	b.add(nil, lockLeases, classes, lanes)
+	b.add(func(row pgx.Row) error {
+		var held int
+		if err := row.Scan(&held); err != nil {
+			return err
+		}
+		if held != len(leases) {
+			return fmt.Errorf("%d of %d leases of %s are held: %w", held, len(leases), names[0], lease.ErrFenced)
+		}
+		return nil
+	}, checkLeases, names, lanes, epochs)
+	return b
+}

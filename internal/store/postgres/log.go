@@ -1,0 +1,246 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// tailSize is how many of a log's latest messages are kept in memory, at least; at most twice as many.
+const tailSize = 1024
+
+// tail keeps the end of the logs that were read in memory: what one reader of the process has fetched, the relay or a
+// consumer, the others want next.
+type tail struct {
+	mu   sync.Mutex
+	logs map[mainstay.TopicLane][]*mainstay.Message // dense in sequence
+}
+
+func newTail() *tail { return &tail{logs: map[mainstay.TopicLane][]*mainstay.Message{}} }
+
+// add takes messages that continue what is there; those of a log that do not are left out, unless they are ahead.
+func (t *tail) add(ms []*mainstay.Message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range ms {
+		log := t.logs[m.TopicLane()]
+		if n := len(log); n > 0 {
+			last := log[n-1].Sequence
+			switch {
+			case m.Sequence <= last:
+				continue
+			case m.Sequence > last+1:
+				log = nil
+			case n >= 2*tailSize:
+				log = append(make([]*mainstay.Message, 0, 2*tailSize), log[tailSize:]...)
+			}
+		}
+		t.logs[m.TopicLane()] = append(log, m)
+	}
+}
+
+// after gives messages behind a sequence; none when memory does not hold the next one.
+func (t *tail) after(log mainstay.TopicLane, sequence int64, limit int) []*mainstay.Message {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ms := t.logs[log]
+	if len(ms) == 0 || ms[0].Sequence > sequence+1 {
+		return nil
+	}
+	skip := sequence + 1 - ms[0].Sequence
+	if skip >= int64(len(ms)) {
+		return nil
+	}
+	ms = ms[skip:]
+	return slices.Clone(ms[:min(limit, len(ms))])
+}
+
+const headsQuery = `/* log.heads */ select topic, lane, last_sequence from log_head`
+
+type headRow struct {
+	Topic    string
+	Lane     int
+	Sequence int64 `db:"last_sequence"`
+}
+
+// Heads answers with the last sequence of every log.
+func (s *Store) Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
+	return s.readHeads(ctx, headsQuery)
+}
+
+func (s *Store) readHeads(ctx context.Context, query string) (map[mainstay.TopicLane]int64, error) {
+	var rows []headRow
+	if err := s.db.SelectContext(ctx, &rows, query); err != nil {
+		return nil, fmt.Errorf("reading the heads of the logs: %w", translate(ctx, err))
+	}
+	heads := make(map[mainstay.TopicLane]int64, len(rows))
+	for _, r := range rows {
+		heads[mainstay.TopicLane{Topic: r.Topic, Lane: r.Lane}] = r.Sequence
+	}
+	return heads, nil
+}
+
+// ReadLog reads messages of the given logs, from memory where it holds the next one.
+func (s *Store) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	if len(after) == 0 {
+		return nil, nil
+	}
+	share := max(1, limit/len(after))
+	var out []*mainstay.Message
+	missing := map[mainstay.TopicLane]int64{}
+	for log, sequence := range after {
+		ms := s.tail.after(log, sequence, share)
+		if len(ms) == 0 {
+			missing[log] = sequence
+		}
+		out = append(out, ms...)
+	}
+	if len(missing) == 0 {
+		return out, nil
+	}
+	read, err := s.readRows(ctx, missing, share)
+	if err != nil {
+		return nil, fmt.Errorf("reading the log: %w", translate(ctx, err))
+	}
+	s.tail.add(read)
+	return append(out, read...), nil
+}
+
+const readPositions = `/* log.read */
+select l.topic, l.lane, l.incarnation, l.oldest, l.newest,
+       l.first_sequence + greatest(a.after - l.first_sequence + 1, 0) as first_sequence,
+       l.positions[greatest(a.after - l.first_sequence + 2, 1) : greatest(a.after - l.first_sequence + 2, 1) + $4 - 1] as positions
+from unnest($1::text[], $2::int[], $3::bigint[]) as a(topic, lane, after)
+cross join lateral (
+    select * from log where log.topic = a.topic and log.lane = a.lane and log.last_sequence > a.after
+    order by log.last_sequence limit $4
+) as l
+order by l.topic, l.lane, l.first_sequence`
+
+type positionsRow struct {
+	Topic          string
+	Lane           int
+	Incarnation    int64
+	Oldest, Newest time.Time
+	First          int64 `db:"first_sequence"`
+	Positions      int64s
+}
+
+// int64s scans a bigint[], which the driver hands over as text: {1,2,3}.
+type int64s []int64
+
+// Scan takes the array's text.
+func (a *int64s) Scan(src any) error {
+	text, ok := src.(string)
+	if !ok {
+		return fmt.Errorf("scanning %T as a bigint[]", src)
+	}
+	for field := range strings.SplitSeq(strings.Trim(text, "{}"), ",") {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return fmt.Errorf("scanning a bigint[]: %w", err)
+		}
+		*a = append(*a, n)
+	}
+	return nil
+}
+
+// place is what the log says of one position.
+type place struct {
+	mainstay.TopicLane
+	incarnation, sequence int64
+}
+
+func (s *Store) readRows(ctx context.Context, after map[mainstay.TopicLane]int64, share int) ([]*mainstay.Message, error) {
+	var topics []string
+	var lanes []int
+	var sequences []int64
+	for log, sequence := range after {
+		topics, lanes, sequences = append(topics, log.Topic), append(lanes, log.Lane), append(sequences, sequence)
+	}
+	var rows []positionsRow
+	if err := s.db.SelectContext(ctx, &rows, readPositions, topics, lanes, sequences, share); err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	return s.readOutbox(ctx, rows, share)
+}
+
+const readOutboxQuery = `/* log.read_outbox */
+select id::text as id, position, created_at, key, type, aggregatetype, aggregateid, headers, payload
+from outbox where position = any($1::bigint[]) and created_at between $2 and $3`
+
+type outboxRow struct {
+	ID            string
+	Position      int64
+	CreatedAt     time.Time `db:"created_at"`
+	Key           string
+	Type          string
+	AggregateType string
+	AggregateID   string
+	Headers       []byte
+	Payload       []byte
+}
+
+// readOutbox fetches the first share messages of each log, in the order of the rows.
+func (s *Store) readOutbox(ctx context.Context, rows []positionsRow, share int) ([]*mainstay.Message, error) {
+	places := map[int64]place{}
+	var order []int64
+	count := map[mainstay.TopicLane]int{}
+	oldest, newest := rows[0].Oldest, rows[0].Newest
+	for _, r := range rows {
+		log := mainstay.TopicLane{Topic: r.Topic, Lane: r.Lane}
+		take := min(share-count[log], len(r.Positions))
+		if take <= 0 {
+			continue
+		}
+		count[log] += take
+		for i, position := range r.Positions[:take] {
+			places[position] = place{log, r.Incarnation, r.First + int64(i)}
+			order = append(order, position)
+		}
+		if r.Oldest.Before(oldest) {
+			oldest = r.Oldest
+		}
+		if r.Newest.After(newest) {
+			newest = r.Newest
+		}
+	}
+	var found []outboxRow
+	if err := s.db.SelectContext(ctx, &found, readOutboxQuery, order, oldest, newest); err != nil {
+		return nil, err
+	}
+	byPosition := make(map[int64]*mainstay.Message, len(found))
+	for _, r := range found {
+		m, err := r.message(places[r.Position])
+		if err != nil {
+			return nil, err
+		}
+		byPosition[r.Position] = m
+	}
+	ms := make([]*mainstay.Message, 0, len(order))
+	for _, position := range order {
+		if m := byPosition[position]; m != nil { // nil: its partition is gone; the reader sees the gap
+			ms = append(ms, m)
+		}
+	}
+	return ms, nil
+}
+
+func (r *outboxRow) message(at place) (*mainstay.Message, error) {
+	m := &mainstay.Message{
+		ID: r.ID, Topic: at.Topic, Lane: at.Lane, Key: r.Key, Type: r.Type,
+		AggregateType: r.AggregateType, AggregateID: r.AggregateID, Payload: r.Payload,
+		CreatedAt: r.CreatedAt.UTC(), Incarnation: at.incarnation, Sequence: at.sequence,
+	}
+	return m, outbox.DecodeAttributes(r.Headers, m)
+}

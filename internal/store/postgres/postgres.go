@@ -1,0 +1,158 @@
+// Package postgres is the machinery's store on PostgreSQL: the outbox and its log, the sequencer, leases, the lanes'
+// units of work, sagas and idempotency records.
+//
+// A unit of work takes three round trips: one begins the transaction and checks the leases, the handler makes its
+// own, and one runs what was queued, moves the places, appends to the outbox and commits. A compare-and-set in that
+// last batch fails the transaction by itself (see the function fence in the schema), so nobody waits to look at it.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// Config says which database, and how. Zero values stand for the defaults.
+type Config struct {
+	URL string
+	// Name is the sessions' application_name; "mainstay" by default.
+	Name string
+	// MaxConns bounds the pool; 16 by default. The sequencer has up to two connections besides.
+	MaxConns int
+	// StatementTimeout bounds each statement, and as long a session may be idle in a transaction; LockTimeout each
+	// wait for a lock. They must be shorter than the leases: 5 s and 1 s by default.
+	StatementTimeout time.Duration
+	LockTimeout      time.Duration
+	// AllowUnsafe accepts a server with fsync or synchronous_commit off.
+	AllowUnsafe bool
+	// Chunk is how many rows the sequencer numbers in a round, at most; 20,000 by default.
+	Chunk  int
+	Clock  clock.Clock
+	Logger *slog.Logger
+}
+
+func (c *Config) defaults() {
+	if c.Name == "" {
+		c.Name = "mainstay"
+	}
+	if c.MaxConns == 0 {
+		c.MaxConns = 16
+	}
+	if c.StatementTimeout == 0 {
+		c.StatementTimeout = 5 * time.Second
+	}
+	if c.LockTimeout == 0 {
+		c.LockTimeout = time.Second
+	}
+	if c.Chunk == 0 {
+		c.Chunk = 20_000
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Store is an open database. It is safe for concurrent use.
+type Store struct {
+	cfg    Config
+	db     *sqlx.DB
+	seqDB  *sqlx.DB // the sequencer's own sessions, with pinned plans
+	outbox *outbox.Outbox
+	// lockSpace keeps the advisory locks of two schemas of one database apart.
+	lockSpace string
+
+	appended wakes
+	grown    wakes
+	tail     *tail
+
+	mu  sync.Mutex
+	seq *sequencerState // nil: not read yet
+
+	once sync.Once
+}
+
+// sequencerTimeout bounds a round, a large difference included.
+const sequencerTimeout = 2 * time.Minute
+
+// Open connects and makes sure that the schema and the server's durability are what this binary needs; see
+// *SchemaError and *UnsafeError. Close the store.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	cfg.defaults()
+	parsed, err := pgx.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("reading the database URL: %w", err)
+	}
+	s := &Store{cfg: cfg, tail: newTail()}
+	s.db = connect(parsed, cfg.MaxConns, map[string]string{
+		"application_name":                    cfg.Name,
+		"statement_timeout":                   millis(cfg.StatementTimeout),
+		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
+		"lock_timeout":                        millis(cfg.LockTimeout),
+	})
+	s.seqDB = connect(parsed, 2, map[string]string{
+		"application_name":                    cfg.Name + " sequencer",
+		"statement_timeout":                   millis(sequencerTimeout),
+		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
+		"lock_timeout":                        millis(cfg.LockTimeout),
+		// A round must use the index on xid, whatever the statistics say of a table that has just been filled.
+		"enable_seqscan":    "off",
+		"enable_bitmapscan": "off",
+		"plan_cache_mode":   "force_generic_plan",
+		"jit":               "off",
+	})
+	if err := s.check(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// connect makes a pool; no connection is opened yet.
+func connect(base *pgx.ConnConfig, conns int, settings map[string]string) *sqlx.DB {
+	cfg := base.Copy()
+	for name, value := range settings {
+		cfg.RuntimeParams[name] = value
+	}
+	db := stdlib.OpenDB(*cfg)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return sqlx.NewDb(db, "pgx")
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
+
+// Close closes all connections. It may be called twice.
+func (s *Store) Close() error {
+	var err error
+	s.once.Do(func() { err = errors.Join(s.db.Close(), s.seqDB.Close()) })
+	return err
+}
+
+// Lanes is the number of lanes of every topic of this database.
+func (s *Store) Lanes() int { return s.outbox.Lanes() }
+
+// DB is for reads outside any unit.
+func (s *Store) DB() *sqlx.DB { return s.db }
+
+// Dialect is mainstay.Postgres.
+func (s *Store) Dialect() mainstay.Dialect { return mainstay.Postgres }
+
+// lockClass is the first number of a lease's advisory locks; the second one is the lane.
+func (s *Store) lockClass(name string) int32 {
+	return int32(crc32.ChecksumIEEE([]byte(s.lockSpace + "/lease/" + name))) //nolint:gosec // any 32 bits will do
+}

@@ -1,0 +1,183 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// sequencerState is the state row as this process has last seen it, with its snapshots taken apart for the round.
+// A round that finds another version in the row does nothing, and reads it again.
+type sequencerState struct {
+	Version     int64
+	Epoch       int64
+	Incarnation int64
+	// Xmax and Xip are of the snapshot: everything visible in it is numbered.
+	Xmax string
+	Xip  string // xid8[]
+	// Upper and After are set while a large difference is taken in chunks.
+	Upper *string
+	After *int64 `db:"after_position"`
+
+	moved clock.Mono
+}
+
+const stateQuery = `/* sequencer.state */
+select version, epoch, incarnation, pg_snapshot_xmax(snapshot)::text as xmax,
+       array(select pg_snapshot_xip(snapshot))::text as xip, upper::text as upper, after_position
+from sequencer_state`
+
+// idleMove is how often the snapshot of an idle sequencer moves on, so that it never refers to the distant past.
+const idleMove = 10 * time.Second
+
+// A round is one statement, so that what it reads and the snapshot that it stores are of the same instant. Unseen
+// are the transactions that had not begun in the stored snapshot ($1) and those that were under way in it ($2); a
+// row of theirs is numbered if it is visible now. The state row is the guard: a sequencer that had to wait for it
+// finds a later version there and numbers nothing, since its view of the outbox is older than that row.
+const (
+	// roundFresh: everything, if that is not more than $3. Else the round only notes where it would end.
+	roundFresh = `/* sequencer.round */
+with fresh as materialized (
+    select position, created_at, topic, lane from outbox where xid >= $1::xid8
+    union all
+    select position, created_at, topic, lane from outbox where xid = any($2::xid8[])
+    limit $3::bigint + 1
+), size as (
+    select count(*) as n, count(*) > $3 as large, null::bigint as last from fresh
+), guard as (
+    update sequencer_state s set version = s.version + 1, epoch = $5, moved_at = clock_timestamp(),
+        snapshot = case when large then s.snapshot else pg_current_snapshot() end,
+        upper = case when large then pg_current_snapshot() end,
+        after_position = case when large then (
+            select least((select min(position) from outbox where xid >= $1::xid8),
+                         (select min(position) from outbox where xid = any($2::xid8[]))) - 1) end
+    from size
+    where s.version = $4 and s.epoch <= $5 and (n > 0 or $6)
+    returning s.*, not large as take
+)`
+	// roundChunk: the next $3 of the difference between the snapshot and $7, behind position $8.
+	roundChunk = `/* sequencer.chunk */
+with fresh as materialized (
+    select position, created_at, topic, lane from outbox
+    where position > $8::bigint and (xid >= $1::xid8 or xid = any($2::xid8[])) and pg_visible_in_snapshot(xid, $7::pg_snapshot)
+    order by position limit $3::bigint
+), size as (
+    select count(*) as n, count(*) < $3 as drained, max(position) as last from fresh
+), guard as (
+    update sequencer_state s set version = s.version + 1, epoch = $5, moved_at = clock_timestamp(),
+        snapshot = case when drained then s.upper else s.snapshot end,
+        upper = case when drained then null else s.upper end,
+        after_position = case when drained then null else size.last end
+    from size
+    where s.version = $4 and s.epoch <= $5 and $6
+    returning s.*, true as take
+)`
+	// roundNumber is the rest of both.
+	roundNumber = `, batch as (
+    select topic, lane, array_agg(position order by position) as positions, count(*) as n,
+           min(created_at) as oldest, max(created_at) as newest
+    from fresh where (select take from guard) group by topic, lane
+), head as (
+    insert into log_head as h (topic, lane, last_sequence) select topic, lane, n from batch order by topic, lane
+    on conflict (topic, lane) do update set last_sequence = h.last_sequence + excluded.last_sequence
+    returning topic, lane, last_sequence
+), logged as (
+    insert into log (topic, lane, first_sequence, last_sequence, incarnation, oldest, newest, positions)
+    select b.topic, b.lane, h.last_sequence - b.n + 1, h.last_sequence, g.incarnation, b.oldest, b.newest, b.positions
+    from batch b join head h on h.topic = b.topic and h.lane = b.lane cross join guard g
+)
+select size.n, g.take, g.version, g.epoch, g.incarnation, pg_snapshot_xmax(g.snapshot)::text as xmax,
+       case when g.take is not null then array(select pg_snapshot_xip(g.snapshot))::text end as xip,
+       g.upper::text as upper, g.after_position
+from size left join guard g on true`
+)
+
+type roundRow struct {
+	N           int
+	Take        *bool
+	Version     *int64
+	Epoch       *int64
+	Incarnation *int64
+	Xmax, Xip   *string
+	Upper       *string
+	After       *int64 `db:"after_position"`
+}
+
+// Round numbers what is new, in one transaction and one round trip.
+func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seq == nil {
+		if err := s.readState(ctx, l); err != nil {
+			return 0, false, err
+		}
+	}
+	row, err := s.round(ctx, l)
+	if err != nil {
+		s.seq = nil
+		return 0, false, fmt.Errorf("running a round: %w", translate(ctx, err))
+	}
+	if row.Take == nil {
+		if row.N == 0 {
+			return 0, false, nil
+		}
+		return 0, true, s.readState(ctx, l) // it is another one by now
+	}
+	if *row.Take {
+		numbered = row.N
+	}
+	// Behind the last chunk is what came after the difference had been noted.
+	more = s.seq.Upper != nil || row.Upper != nil
+	s.seq = &sequencerState{
+		Version: *row.Version, Epoch: *row.Epoch, Incarnation: *row.Incarnation, Xmax: *row.Xmax, Xip: *row.Xip,
+		Upper: row.Upper, After: row.After, moved: clock.Start(),
+	}
+	if numbered > 0 {
+		s.grown.wake()
+	}
+	return numbered, more, nil
+}
+
+func (s *Store) round(ctx context.Context, l lease.Lease) (roundRow, error) {
+	var row roundRow
+	st := s.seq
+	args := []any{st.Xmax, st.Xip, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove}
+	query := roundFresh + roundNumber
+	if st.Upper != nil {
+		query, args[5] = roundChunk+roundNumber, true
+		args = append(args, *st.Upper, *st.After)
+	}
+	err := s.seqDB.GetContext(ctx, &row, query, args...)
+	return row, err
+}
+
+// readState reads the state row; lease.ErrFenced when a later lease has written it.
+func (s *Store) readState(ctx context.Context, l lease.Lease) error {
+	s.seq = nil
+	st := sequencerState{moved: clock.Start()}
+	if err := s.seqDB.GetContext(ctx, &st, stateQuery); err != nil {
+		return fmt.Errorf("reading the sequencer's state: %w", translate(ctx, err))
+	}
+	if st.Epoch > l.Epoch {
+		return fmt.Errorf("the sequencer's state has epoch %d: %w", st.Epoch, lease.ErrFenced)
+	}
+	s.seq = &st
+	return nil
+}
+
+// partitionsAhead is for how many days there is a partition already.
+const partitionsAhead = 7
+
+const maintainQuery = `/* outbox.maintain */ select create_outbox_partitions($1)`
+
+// Maintain makes the outbox's partitions ahead of time.
+func (s *Store) Maintain(ctx context.Context) error {
+	var made int
+	if err := s.db.GetContext(ctx, &made, maintainQuery, partitionsAhead); err != nil {
+		return fmt.Errorf("creating partitions: %w", translate(ctx, err))
+	}
+	return nil
+}
