@@ -98,7 +98,7 @@ type account struct{ uid, gid int }
 // unprivileged picks the server's user: PostgreSQL refuses to run as root.
 func unprivileged() (*account, error) {
 	if os.Geteuid() != 0 {
-		return nil, nil //nolint:nilnil // nil is "stay who you are", documented on account
+		return nil, nil // nil is "stay who you are", documented on account
 	}
 	for _, name := range []string{"postgres", "nobody"} {
 		u, err := user.Lookup(name)
@@ -120,7 +120,7 @@ func (a *account) attributes() *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setsid: true}
 	if a != nil {
 		attr.Credential = &syscall.Credential{
-			Uid: uint32(a.uid), Gid: uint32(a.gid), //nolint:gosec // ids from the user database fit 32 bits
+			Uid: uint32(a.uid), Gid: uint32(a.gid), // ids from the user database fit 32 bits
 		}
 	}
 	return attr

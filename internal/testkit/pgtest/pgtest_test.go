@@ -42,7 +42,7 @@ func TestServer_EndsWhenTheTestsAreKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stdin.Close() //nolint:errcheck // the victim dies before it could read
+	defer stdin.Close() // the victim dies before it could read
 	stdout, err := victim.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

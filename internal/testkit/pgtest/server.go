@@ -251,12 +251,12 @@ func (s *server) spawn() error {
 	if err != nil {
 		return err
 	}
-	defer input.Close() //nolint:errcheck // the supervisor has its own copy
+	defer input.Close() // the supervisor has its own copy
 	report, output, err := os.Pipe()
 	if err != nil {
 		return errors.Join(err, control.Close())
 	}
-	defer output.Close() //nolint:errcheck // the supervisor has its own copy
+	defer output.Close() // the supervisor has its own copy
 	shell := exec.CommandContext(context.Background(), "/bin/sh", "-c", supervise, "sh", s.bin, s.dir)
 	s.prepare(shell)
 	shell.Stdin, shell.Stdout = input, output

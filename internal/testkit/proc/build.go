@@ -23,7 +23,7 @@ var builds sync.Map
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
 	once, _ := builds.LoadOrStore(pkg, sync.OnceValues(func() (string, error) { return build(pkg) }))
-	path, err := once.(func() (string, error))() //nolint:forcetypeassert // nothing else is stored
+	path, err := once.(func() (string, error))() // nothing else is stored
 	if err != nil {
 		t.Fatalf("building %s: %v", pkg, err)
 	}
