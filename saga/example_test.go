@@ -8,27 +8,32 @@ import (
 	"github.com/mainstay-io/mainstay/saga"
 )
 
-// A trip is booked in two parallel steps and paid for; payment is the point of no return.
+// An order reserves stock and authorises the payment in parallel, books the shipment, captures the payment, which is
+// the point of no return, and then takes the stock and dispatches the shipment.
 func Example() {
 	ask := saga.Retry{Timeout: 2 * time.Second, Max: time.Minute, Attempts: 10}
-	trip := &saga.Definition{
-		Name: "trip", Version: 1, Topic: "trip-replies", Deadline: 10 * time.Minute,
+	compensable := func(name, topic, do, undo string) saga.Step {
+		return saga.Step{
+			Name: name, Topic: topic, Command: topic + "." + do, Rejects: true, Ask: ask,
+			Compensation: &saga.Compensation{Command: topic + "." + undo, Ask: ask},
+		}
+	}
+	order := &saga.Definition{
+		Name: "order", Version: 1, Topic: "order-replies", Deadline: 10 * time.Minute,
 		Groups: [][]saga.Step{
 			{
-				{
-					Name: "flight", Topic: "airline", Command: "airline.hold", Rejects: true, Ask: ask,
-					Compensation: &saga.Compensation{Command: "airline.release", Ask: ask},
-				},
-				{
-					Name: "room", Topic: "hotel", Command: "hotel.hold", Rejects: true, Ask: ask,
-					Compensation: &saga.Compensation{Command: "hotel.release", Ask: ask},
-				},
+				compensable("reserve", "inventory", "reserve", "release"),
+				compensable("authorise", "payment", "authorise", "void"),
 			},
-			{{Name: "pay", Topic: "bank", Command: "bank.charge", Rejects: true, Pivot: true, Ask: ask}},
-			{{Name: "ticket", Topic: "airline", Command: "airline.ticket", Ask: ask}},
+			{compensable("book", "logistics", "book", "cancel")},
+			{{Name: "capture", Topic: "payment", Command: "payment.capture", Rejects: true, Pivot: true, Ask: ask}},
+			{
+				{Name: "commit", Topic: "inventory", Command: "inventory.commit", Ask: ask},
+				{Name: "dispatch", Topic: "logistics", Command: "logistics.dispatch", Ask: ask},
+			},
 		},
 	}
-	if err := trip.Verify(); err != nil {
+	if err := order.Verify(); err != nil {
 		fmt.Println(err)
 		return
 	}
@@ -42,25 +47,29 @@ func Example() {
 		fmt.Println()
 		return s
 	}
-	state := show(trip.Start(now))
+	state := show(order.Start(now))
 	for _, in := range []saga.Input{
-		saga.Reply{Step: "flight", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone},
-		saga.Reply{Step: "room", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone},
-		saga.Reply{Step: "pay", Op: mainstay.OpDo, Outcome: mainstay.OutcomeRejected, Code: "card_declined"},
-		saga.Reply{Step: "room", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone},
-		saga.Reply{Step: "flight", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone},
+		saga.Reply{Step: "reserve", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone},
+		saga.Reply{Step: "authorise", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone},
+		saga.Reply{Step: "book", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone},
+		saga.Reply{Step: "capture", Op: mainstay.OpDo, Outcome: mainstay.OutcomeRejected, Code: "capture_rejected"},
+		saga.Reply{Step: "book", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone},
+		saga.Reply{Step: "authorise", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone},
+		saga.Reply{Step: "reserve", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone},
 	} {
-		state = show(trip.Next(state, in, now))
+		state = show(order.Next(state, in, now))
 	}
 	fmt.Println(state.Reason.Step, state.Reason.Code)
 	// Output:
-	// running, airline.hold, hotel.hold
+	// running, inventory.reserve, payment.authorise
 	// running
-	// running, bank.charge
-	// compensating, airline.release, hotel.release
+	// running, logistics.book
+	// running, payment.capture
+	// compensating, logistics.cancel
+	// compensating, inventory.release, payment.void
 	// compensating
 	// compensated
-	// pay card_declined
+	// capture capture_rejected
 }
 
 // Verify reports every mistake of a definition at once.

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -157,7 +158,7 @@ func (c Cancel) apply(t *transition) {
 		t.fx.Refused = true
 		return
 	}
-	t.compensate(Reason{Code: or(clip(c.Code), CodeCancelled), Detail: clip(c.Detail)})
+	t.compensate(Reason{Code: cmp.Or(clip(c.Code), CodeCancelled), Detail: clip(c.Detail)})
 	t.change(Entry{Cause: CauseCancel, Code: t.s.Reason.Code, Detail: t.s.Reason.Detail})
 }
 

@@ -110,7 +110,11 @@ func TestNext_AsksAgainThenNeedsOperator(t *testing.T) {
 			t.Errorf("waited %v, want %ds", got, wait)
 		}
 	}
+	from := r.now
 	r.tick().want(saga.NeedsOperator).wantStep("authorise", saga.StepFailed)
+	if got := r.now.Sub(from); got != 4*time.Second {
+		t.Errorf("waited %v after the last command, want no more than Max", got)
+	}
 	r.done("authorise").want(saga.Running, "do book")
 }
 
@@ -247,6 +251,7 @@ func TestNext_TheFirstReasonStays(t *testing.T) {
 	r := &run{t: t, d: d, now: epoch}
 	r.state, r.fx = d.Start(epoch)
 	r.rejected("authorise").want(saga.Compensating, "undo reserve")
+	r.tick().want(saga.Compensating, "undo reserve again")
 	r.rejected("check").want(saga.Compensating).wantStep("check", saga.StepRejected)
 	if r.state.Reason.Step != "authorise" {
 		t.Errorf("reason %+v", r.state.Reason)
@@ -266,18 +271,19 @@ func TestNext_RetryHasAFreshBudget(t *testing.T) {
 
 func TestNext_LongTimeoutsDoNotOverflow(t *testing.T) {
 	t.Parallel()
+	const longest = 290 * 365 * 24 * time.Hour
 	d := order()
-	for k := range d.Groups[0] {
-		d.Groups[0][k].Ask = saga.Retry{Timeout: time.Second, Max: 290 * 365 * 24 * time.Hour, Attempts: 40}
-	}
+	d.Groups[3][0].Ask = saga.Retry{Timeout: time.Second, Max: longest, Attempts: 40}
 	r := &run{t: t, d: d, now: epoch}
-	d.Deadline = 200 * 365 * 24 * time.Hour
 	r.state, r.fx = d.Start(epoch)
+	r.done("reserve", "authorise", "book", "capture", "dispatch")
 	for r.state.Status == saga.Running {
-		before := r.now
-		if r.tick(); !r.now.After(before) {
-			t.Fatalf("due at %v again", before)
+		st, _ := r.state.Step("commit")
+		if wait := st.Due.Sub(r.now); wait <= 0 || wait > longest {
+			t.Fatalf("waits %v", wait)
 		}
+		r.now = st.Due
+		r.in(saga.Tick{})
 	}
-	r.want(saga.Compensating, "undo reserve", "undo authorise")
+	r.want(saga.NeedsOperator).wantStep("commit", saga.StepFailed)
 }

@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"cmp"
 	"iter"
 	"time"
 
@@ -89,14 +90,14 @@ func (t *transition) replyDo(i int, r Reply) (changed bool) {
 	case mainstay.OutcomeDone:
 		t.set(i, StepDone, "", "")
 	case mainstay.OutcomeRejected:
-		return t.reject(i, or(r.Code, CodeRejected), r.Detail)
+		return t.reject(i, cmp.Or(r.Code, CodeRejected), r.Detail)
 	case mainstay.OutcomeVoid:
-		return t.reject(i, or(r.Code, CodeVoid), r.Detail)
+		return t.reject(i, cmp.Or(r.Code, CodeVoid), r.Detail)
 	case mainstay.OutcomeFailed:
 		if t.s.Steps[i].Status == StepFailed {
 			return false
 		}
-		t.set(i, StepFailed, or(r.Code, CodeFailed), r.Detail)
+		t.set(i, StepFailed, cmp.Or(r.Code, CodeFailed), r.Detail)
 	default:
 		return false
 	}
@@ -134,7 +135,7 @@ func (t *transition) replyUndo(i int, r Reply) (changed bool) {
 		if st == StepUndoFailed {
 			return false
 		}
-		t.set(i, StepUndoFailed, or(r.Code, string(r.Outcome)), r.Detail)
+		t.set(i, StepUndoFailed, cmp.Or(r.Code, string(r.Outcome)), r.Detail)
 		return true
 	}
 	return false
@@ -298,10 +299,3 @@ func (r Retry) after(n int) time.Duration {
 
 // instant is t as it is stored.
 func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
-
-func or(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
-}
