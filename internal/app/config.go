@@ -113,7 +113,7 @@ func configError(errs []error) error {
 	if len(errs) > 1 {
 		err = fmt.Errorf("%d mistakes in the configuration:\n%w", len(errs), err)
 	}
-	return &Error{Code: ExitUsage, Err: err, Hint: "`mainstay config print` shows each setting and where it comes from."}
+	return &Error{Code: ExitUsage, Err: err, Hint: "`mainstay config print --help` lists every setting."}
 }
 
 // layer is one source of settings.

@@ -37,7 +37,7 @@ func ExitCodes() []ExitMeaning {
 		{ExitError, "error", "Something went wrong that no other code describes."},
 		{ExitUsage, "usage", "The command line or the configuration is wrong; nothing was done."},
 		{ExitNotFound, "not found", "What was named does not exist."},
-		{ExitConflict, "conflict", "The state of things forbids it: a directory or an address in use, a schema that is too old or too new, a request that the server refuses as it stands."},
+		{ExitConflict, "conflict", "Something is in the way: a directory or an address in use, a schema too old or too new, a request that is refused."},
 		{ExitPartial, "partial", "It ran, and the result is not all good: `verify` found violations."},
 		{ExitUnreachable, "unreachable", "The server, the database or the broker cannot be reached, or is too busy to answer."},
 		{ExitPending, "pending", "The time given ran out before what was waited for had happened."},
@@ -108,6 +108,7 @@ func (e *jsonError) Unwrap() error { return e.error }
 // of a server is the reason, it is that answer.
 type document struct {
 	problem.Problem
+	Status   int    `json:"status,omitempty"` // instead of the problem's, which is always written
 	Hint     string `json:"hint,omitempty"`
 	ExitCode int    `json:"exit_code"`
 }
@@ -116,7 +117,7 @@ func newDocument(err error, code int) document {
 	d := document{Hint: HintOf(err), ExitCode: code}
 	var origin *problem.Problem
 	if errors.As(err, &origin) {
-		d.Problem = *origin
+		d.Problem, d.Status = *origin, origin.Status
 	} else {
 		d.Type, d.Title, d.Code = "about:blank", meaning(code).Name, problem.Code(strings.ReplaceAll(meaning(code).Name, " ", "_"))
 	}

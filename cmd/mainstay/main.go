@@ -1,0 +1,19 @@
+// Command mainstay is the whole backbone in one program, and the operator's tool for it.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // from now on a second signal kills the process
+	os.Exit(app.Main(ctx, run))
+}
+
+func run(ctx context.Context, env app.Env) error { return execute(ctx, env, parts{}) }

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/migrate"
+)
+
+// parts are what the commands run. A command whose part is nil is not offered.
+type parts struct {
+	// serve runs everything in one process until ctx ends.
+	serve func(ctx context.Context, env app.Env, cfg app.Config) error
+	// demo shows the backbone at work; a URL names a running server, "" starts one.
+	demo func(ctx context.Context, env app.Env, o demoOptions) error
+	// verify checks the invariants and prints what it found; violations are an error of code app.ExitPartial.
+	verify func(ctx context.Context, env app.Env, cfg app.Config, o verifyOptions) error
+	// migrateUp applies the migrations that are missing and answers with those; migrateStatus lists all.
+	migrateUp, migrateStatus func(ctx context.Context, cfg app.Config) ([]migrate.Status, error)
+}
+
+type demoOptions struct {
+	URL, OpsURL string
+	Output      string
+}
+
+type verifyOptions struct {
+	// Journal is the path of a client's own record, "" for none.
+	Journal string
+	Output  string
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+)
+
+func newVerify(env app.Env, p parts) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Check that nothing was lost, doubled or left half done",
+		Long: `Check the invariants of the promise in a database, of a running system or a stopped one,
+and print a line for each with what was counted. Violations are named by their ids.
+
+Pending orders inside their deadline, open dead letters and orders that need an operator
+are counted, and are no violations.`,
+		Example: `  mainstay verify
+  mainstay verify --data /var/lib/mainstay -o json
+  mainstay verify --database postgres://mainstay@db/mainstay --journal accepted.jsonl`,
+		Args:        exactly(),
+		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitPartial, app.ExitUnreachable),
+	}
+	app.AddFlags(cmd.Flags(), "data", "database")
+	var o verifyOptions
+	cmd.Flags().StringVar(&o.Journal, "journal", "", "a client's own record to check against: a `FILE` of JSON lines with key, status and order id")
+	output := addOutput(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := app.LoadConfig(env, cmd.Flags())
+		if err != nil {
+			return err
+		}
+		o.Output = output.String()
+		return p.verify(cmd.Context(), env, cfg, o)
+	}
+	return cmd
+}
