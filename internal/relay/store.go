@@ -27,12 +27,13 @@ type Store interface {
 	// Progress reads the progress of every log.
 	Progress(ctx context.Context) ([]Progress, error)
 	// SaveProgress writes progress under the leases of its lanes; lease.ErrFenced when one of them was lost: then
-	// nothing is written.
+	// nothing is written. Progress goes back when a broker that lost messages is filled again.
 	SaveProgress(ctx context.Context, leases []lease.Lease, ps []Progress) error
 	// MinPlaces answers with the lowest place of any registered consumer by log: what nobody needs from the broker
 	// any more. Logs without a consumer are left out.
 	MinPlaces(ctx context.Context) (map[mainstay.TopicLane]int64, error)
-	// DeadLetter records that the broker refuses m for ever.
+	// DeadLetter records that the broker refuses m for ever. Repeated for the same message it changes nothing: a
+	// refill meets the message again.
 	DeadLetter(ctx context.Context, m *mainstay.Message, reason error) error
 	// Wake gives a channel that has a value soon after the log grew; signals are coalesced and may be missed, so
 	// polling remains the truth. Every call gives a channel of its own; stop ends it.

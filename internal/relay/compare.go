@@ -1,0 +1,167 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// compare settles, for every log that is not settled, where the relay goes on: behind the last record of the broker
+// that is in the log too. A log whose tail cannot be looked at waits by itself.
+func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64) error {
+	var recorded map[mainstay.TopicLane]Progress
+	for log := range heads {
+		c := r.logs[log]
+		if c == nil || c.compared || c.waits() { // nil when the lane was lost in this turn
+			continue
+		}
+		if recorded == nil {
+			var err error
+			if recorded, err = r.progress(ctx); err != nil {
+				return err
+			}
+		}
+		c.recorded = max(c.recorded, recorded[log].Sequence)
+		tail, err := r.tail(ctx, log)
+		if err != nil {
+			c.fail(err)
+			continue
+		}
+		if err := r.settle(ctx, log, recorded[log], tail); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle sets the log's cursor from what was recorded and what the broker has.
+func (r *Relay) settle(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail) error {
+	c := r.logs[log]
+	after := p.Sequence
+	switch {
+	case tail.Position == p.BrokerPosition && tail.MessageID == p.MessageID:
+	case tail.Position == 0:
+		from, err := r.needed(ctx, log, c.recorded)
+		if err != nil {
+			return err
+		}
+		after = from
+	default:
+		known, err := r.knows(ctx, log, tail)
+		if err != nil {
+			return err
+		}
+		if after = tail.Sequence; !known {
+			if after, err = r.needed(ctx, log, c.recorded); err != nil {
+				return err
+			}
+		}
+		if after > p.Sequence { // stored, but the acknowledgement was lost
+			if err := r.adopt(ctx, log, tail); err != nil || r.logs[log] == nil {
+				return err
+			}
+		}
+	}
+	c.recorded = max(c.recorded, after)
+	if after < p.Sequence {
+		r.cfg.Logger.WarnContext(ctx, "broker lost messages, refilling", slog.String("topic", log.Topic), slog.Int("lane", log.Lane),
+			slog.Int64("published", p.Sequence), slog.Int64("broker_has", tail.Sequence), slog.Int64("from", after+1))
+	}
+	c.compared, c.after, c.position, c.id = true, after, tail.Position, tail.MessageID
+	return nil
+}
+
+// adopt records what the broker was found to have; the log has no cursor afterwards when its lane was lost.
+func (r *Relay) adopt(ctx context.Context, log mainstay.TopicLane, tail broker.Tail) error {
+	p := Progress{
+		TopicLane: log, Incarnation: tail.Incarnation, Sequence: tail.Sequence, MessageID: tail.MessageID, BrokerPosition: tail.Position,
+	}
+	held := map[int]lease.Lease{log.Lane: r.leases[log.Lane]}
+	if err := r.save(ctx, map[mainstay.TopicLane]Progress{log: p}, held); err != nil {
+		return r.fenced(ctx, err)
+	}
+	return nil
+}
+
+// needed is the sequence up to which nobody needs the broker's copy any more.
+func (r *Relay) needed(ctx context.Context, log mainstay.TopicLane, published int64) (int64, error) {
+	ctx, cancel := r.call(ctx, "reading the lowest places")
+	defer cancel()
+	places, err := r.cfg.Store.MinPlaces(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the lowest places: %w", err)
+	}
+	return min(places[log], published), nil
+}
+
+// knows says whether the broker's last record is the log's message of that sequence.
+func (r *Relay) knows(ctx context.Context, log mainstay.TopicLane, tail broker.Tail) (bool, error) {
+	if tail.Sequence < 1 {
+		return false, nil
+	}
+	ms, err := r.read(ctx, map[mainstay.TopicLane]int64{log: tail.Sequence - 1}, 1)
+	if err != nil {
+		return false, err
+	}
+	return len(ms) == 1 && ms[0].Sequence == tail.Sequence && ms[0].ID == tail.MessageID, nil
+}
+
+// checkIdle looks at the tails of settled logs every few seconds, and unsettles those that are not as they were
+// left.
+func (r *Relay) checkIdle(ctx context.Context, heads map[mainstay.TopicLane]int64) {
+	if r.checked.Elapsed() < r.cfg.Check {
+		return
+	}
+	r.checked = clock.Start()
+	for log := range heads {
+		c := r.logs[log]
+		if !c.compared || c.waits() {
+			continue
+		}
+		tail, err := r.tail(ctx, log)
+		if err != nil {
+			c.fail(err)
+			continue
+		}
+		c.compared = tail.Position == c.position && tail.MessageID == c.id
+	}
+}
+
+func (r *Relay) tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {
+	ctx, cancel := r.call(ctx, "looking at the broker's tail")
+	defer cancel()
+	tail, err := r.cfg.Broker.Tail(ctx, log)
+	if err != nil {
+		return tail, fmt.Errorf("looking at the broker's tail: %w", err)
+	}
+	return tail, nil
+}
+
+func (r *Relay) progress(ctx context.Context) (map[mainstay.TopicLane]Progress, error) {
+	ctx, cancel := r.call(ctx, "reading the relay's progress")
+	defer cancel()
+	ps, err := r.cfg.Store.Progress(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the relay's progress: %w", err)
+	}
+	byLog := make(map[mainstay.TopicLane]Progress, len(ps))
+	for _, p := range ps {
+		byLog[p.TopicLane] = p
+	}
+	return byLog, nil
+}
+
+// fail lets the log be compared anew and published alone, after a pause.
+func (c *cursor) fail(err error) {
+	c.compared, c.apart, c.err = false, true, err
+	c.failures++
+	c.failed, c.pause = clock.Start(), backoff(c.failures)
+}
+
+// waits says whether the log is in the pause after a failure.
+func (c *cursor) waits() bool { return c.failures > 0 && c.failed.Elapsed() < c.pause }

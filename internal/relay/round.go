@@ -1,0 +1,218 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// groups are the logs that have something to publish: those that went well together, the others each alone.
+func (r *Relay) groups(heads map[mainstay.TopicLane]int64) [][]mainstay.TopicLane {
+	var together []mainstay.TopicLane
+	var groups [][]mainstay.TopicLane
+	for log, head := range heads {
+		c := r.logs[log]
+		if c == nil {
+			continue
+		}
+		r.noteBehind(c, head)
+		switch {
+		case !c.compared || c.waits() || head <= c.after:
+		case c.apart:
+			groups = append(groups, []mainstay.TopicLane{log})
+		default:
+			together = append(together, log)
+		}
+	}
+	if len(together) > 0 {
+		groups = append(groups, together)
+	}
+	return groups
+}
+
+// noteBehind keeps since when the broker lacks something of a log that ends at head.
+func (r *Relay) noteBehind(c *cursor, head int64) {
+	switch {
+	case c.compared && head <= c.after:
+		c.succeeded()
+	case (c.compared || head > c.recorded) && c.behind.IsZero():
+		c.behind = r.cfg.Clock()
+	}
+}
+
+// succeeded forgets earlier failures, and that the log was behind.
+func (c *cursor) succeeded() { c.behind, c.apart, c.failures, c.err = time.Time{}, false, 0, nil }
+
+// move takes a round of messages from the logs to the broker and records it; full says that the round was. An error
+// is of the database; what the broker says is kept with the logs.
+func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane) (full bool, err error) {
+	began := clock.Start()
+	after, expect := map[mainstay.TopicLane]int64{}, map[mainstay.TopicLane]int64{}
+	for _, log := range logs {
+		if c := r.logs[log]; c != nil { // nil when the lane was lost in this turn
+			after[log], expect[log] = c.after, c.position
+		}
+	}
+	if len(after) == 0 {
+		return false, nil
+	}
+	msgs, err := r.read(ctx, after, r.cfg.Batch)
+	if err != nil || len(msgs) == 0 {
+		return false, err
+	}
+	for _, m := range msgs {
+		if c := r.logs[m.TopicLane()]; m.CreatedAt.Before(c.behind) {
+			c.behind = m.CreatedAt
+		}
+	}
+	last, err := r.publish(ctx, msgs, expect)
+	if err != nil {
+		return r.failed(ctx, msgs, err)
+	}
+	if err := r.record(ctx, msgs, last); err != nil {
+		return false, err
+	}
+	r.cfg.Hooks.Round(began.Elapsed())
+	return len(msgs) == r.cfg.Batch, nil
+}
+
+func (r *Relay) read(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	ctx, cancel := r.call(ctx, "reading the log")
+	defer cancel()
+	msgs, err := r.cfg.Store.ReadLog(ctx, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading the log: %w", err)
+	}
+	return msgs, nil
+}
+
+func (r *Relay) publish(ctx context.Context, msgs []*mainstay.Message, expect map[mainstay.TopicLane]int64) (map[mainstay.TopicLane]int64, error) {
+	sent := msgs
+	if len(r.refused) > 0 {
+		sent = make([]*mainstay.Message, len(msgs))
+		for i, m := range msgs {
+			if sent[i] = m; r.refused[m.ID] {
+				sent[i] = tombstone(m)
+			}
+		}
+	}
+	ctx, cancel := r.call(ctx, "publishing")
+	defer cancel()
+	return r.cfg.Broker.Publish(ctx, sent, expect)
+}
+
+// tombstone is the marker in the place of m.
+func tombstone(m *mainstay.Message) *mainstay.Message {
+	return &mainstay.Message{
+		ID: m.ID, Topic: m.Topic, Key: m.Key, Type: mainstay.TypeTombstone, Source: "/mainstay/relay",
+		CreatedAt: m.CreatedAt, Lane: m.Lane, Incarnation: m.Incarnation, Sequence: m.Sequence,
+	}
+}
+
+// record saves the progress of a round under the leases, and only then moves the cursors. When that fails nothing
+// is known, and the logs are compared with the broker.
+func (r *Relay) record(ctx context.Context, msgs []*mainstay.Message, last map[mainstay.TopicLane]int64) error {
+	latest, held := map[mainstay.TopicLane]Progress{}, map[int]lease.Lease{}
+	refilled := 0
+	for _, m := range msgs {
+		log := m.TopicLane()
+		latest[log] = Progress{
+			TopicLane: log, Incarnation: m.Incarnation, Sequence: m.Sequence, MessageID: m.ID, BrokerPosition: last[log],
+		}
+		held[m.Lane] = r.leases[m.Lane]
+		if m.Sequence <= r.logs[log].recorded {
+			refilled++
+		}
+		delete(r.refused, m.ID)
+	}
+	if err := r.save(ctx, latest, held); err != nil {
+		for log := range latest {
+			r.logs[log].compared = false
+		}
+		return r.fenced(ctx, err)
+	}
+	for log, p := range latest {
+		c := r.logs[log]
+		c.after, c.position, c.id, c.recorded = p.Sequence, p.BrokerPosition, p.MessageID, max(c.recorded, p.Sequence)
+		c.succeeded()
+	}
+	r.cfg.Hooks.Published(len(msgs))
+	if refilled > 0 {
+		r.cfg.Hooks.Refilled(refilled)
+	}
+	return nil
+}
+
+func (r *Relay) save(ctx context.Context, latest map[mainstay.TopicLane]Progress, held map[int]lease.Lease) error {
+	ps, leases := make([]Progress, 0, len(latest)), make([]lease.Lease, 0, len(held))
+	for _, p := range latest {
+		ps = append(ps, p)
+	}
+	for _, l := range held {
+		leases = append(leases, l)
+	}
+	ctx, cancel := r.call(ctx, "recording the relay's progress")
+	defer cancel()
+	if err := r.cfg.Store.SaveProgress(ctx, leases, ps); err != nil {
+		return fmt.Errorf("recording the relay's progress: %w", err)
+	}
+	return nil
+}
+
+// fenced asks at once which lanes are still held, when a write under the leases said that some are not.
+func (r *Relay) fenced(ctx context.Context, err error) error {
+	if !errors.Is(err, lease.ErrFenced) {
+		return err
+	}
+	r.renewed = clock.Mono{}
+	return r.renew(ctx)
+}
+
+// failed draws the conclusion from a publish that did not succeed; again says that the next turn is due at once.
+func (r *Relay) failed(ctx context.Context, msgs []*mainstay.Message, err error) (again bool, _ error) {
+	var refused *broker.RefusedError
+	if errors.As(err, &refused) && !r.refused[refused.MessageID] {
+		return true, r.deadLetter(ctx, msgs, refused)
+	}
+	r.cfg.Logger.DebugContext(ctx, "a publish did not succeed", slog.Any("err", err), slog.Int("messages", len(msgs)))
+	unsettled := map[*cursor]bool{}
+	for _, m := range msgs {
+		unsettled[r.logs[m.TopicLane()]] = true
+	}
+	for c := range unsettled {
+		if c.fail(err); c.failures == 1 {
+			c.pause = 0
+		}
+	}
+	if errors.Is(err, broker.ErrFull) {
+		return false, nil
+	}
+	return false, r.renew(ctx)
+}
+
+// deadLetter records a message that the broker never takes; from now on a marker is published for it. What was
+// stored of its round the comparison tells.
+func (r *Relay) deadLetter(ctx context.Context, msgs []*mainstay.Message, refused *broker.RefusedError) error {
+	for _, m := range msgs {
+		r.logs[m.TopicLane()].compared = false
+		if m.ID != refused.MessageID {
+			continue
+		}
+		ctx, cancel := r.call(ctx, "recording a dead letter")
+		defer cancel()
+		if err := r.cfg.Store.DeadLetter(ctx, m, refused); err != nil {
+			return fmt.Errorf("recording a dead letter: %w", err)
+		}
+		r.refused[m.ID] = true
+		r.cfg.Logger.ErrorContext(ctx, "the broker refuses a message for ever, it became a dead letter",
+			slog.String("message_id", m.ID), slog.String("topic", m.Topic), slog.Any("err", refused))
+	}
+	return nil
+}
