@@ -22,7 +22,6 @@ const (
 	codeDeadlock            = "40P01"
 	codeLockNotAvailable    = "55P03"
 	codeIdleInTransaction   = "25P03"
-	codeInFailedTransaction = "25P02"
 	codeReadOnlyTransaction = "25006" // a primary that was demoted
 	codeUndefinedTable      = "42P01"
 	classConnection         = "08"
@@ -47,7 +46,7 @@ func pgError(err error) *pgconn.PgError {
 func transient(err error) bool {
 	if pg := pgError(err); pg != nil {
 		switch pg.Code {
-		case codeSerialization, codeDeadlock, codeLockNotAvailable, codeIdleInTransaction, codeInFailedTransaction,
+		case codeSerialization, codeDeadlock, codeLockNotAvailable, codeIdleInTransaction,
 			codeReadOnlyTransaction:
 			return true
 		}
@@ -75,7 +74,7 @@ func definite(err error) bool {
 	return pg != nil && pg.SeverityUnlocalized == "ERROR"
 }
 
-// translate marks an error for the lanes: lease.ErrFenced, lane.ErrTransient, or as it was.
+// translate marks an error of the store's own statements: lease.ErrFenced, lane.ErrTransient, or as it was.
 func translate(ctx context.Context, err error) error {
 	switch pg := pgError(err); {
 	case err == nil:
@@ -89,4 +88,16 @@ func translate(ctx context.Context, err error) error {
 	default:
 		return err
 	}
+}
+
+// translateWork marks an error of the work inside a transaction: transient if the server has said so, or if the
+// connection is gone. A timeout or a lost connection of the work's own, to whatever it talks to, stays what it is.
+func translateWork(err error, broken bool) error {
+	if errors.Is(err, lane.ErrTransient) || errors.Is(err, lease.ErrFenced) {
+		return err
+	}
+	if broken || (pgError(err) != nil && transient(err)) {
+		return fmt.Errorf("%w: %w", lane.ErrTransient, err)
+	}
+	return err
 }

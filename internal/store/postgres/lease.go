@@ -182,9 +182,9 @@ func (s *Store) under(leases []lease.Lease) *batch {
 	}
 	b := &batch{}
 	b.add(nil, lockLeases, classes, lanes)
-	b.add(func(row pgx.Row) error {
-		var held int
-		if err := row.Scan(&held); err != nil {
+	b.add(func(rows pgx.Rows) error {
+		held, err := pgx.CollectOneRow(rows, pgx.RowTo[int])
+		if err != nil {
 			return err
 		}
 		if held != len(leases) {

@@ -121,8 +121,8 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 		return 0, false, fmt.Errorf("running a round: %w", translate(ctx, err))
 	}
 	if row.Take == nil {
-		if row.N == 0 {
-			return 0, false, nil
+		if row.N == 0 && s.seq.Upper == nil {
+			return 0, false, nil // there is nothing new
 		}
 		return 0, true, s.readState(ctx, l) // it is another one by now
 	}

@@ -41,13 +41,35 @@ func (t *tx) Queue(query string, args ...any) {
 
 func (t *tx) Send(msgs ...*mainstay.Message) { t.sent = append(t.sent, msgs...) }
 
-// batch runs statements in one round trip; each has a scan for its row, or nil.
-type batch struct {
-	pgx.Batch
-	scans []func(pgx.Row) error
+// takeQueued gives what is queued as a batch.
+func (t *tx) takeQueued() *batch {
+	b := &batch{}
+	for _, q := range t.queued {
+		b.add(nil, q.SQL, q.Args...)
+	}
+	t.queued = nil
+	return b
 }
 
-func (b *batch) add(scan func(pgx.Row) error, query string, args ...any) {
+// flush runs what is queued, in one round trip.
+func (t *tx) flush(ctx context.Context) error {
+	b := t.takeQueued()
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := t.run(ctx, b); err != nil {
+		return fmt.Errorf("running queued statements: %w", err)
+	}
+	return nil
+}
+
+// batch runs statements in one round trip; each has a scan for its rows, or nil.
+type batch struct {
+	pgx.Batch
+	scans []func(pgx.Rows) error
+}
+
+func (b *batch) add(scan func(pgx.Rows) error, query string, args ...any) {
 	b.Queue(query, args...)
 	b.scans = append(b.scans, scan)
 }
@@ -65,44 +87,59 @@ func (t *tx) run(ctx context.Context, b *batch) error {
 	})
 }
 
-func read(results pgx.BatchResults, scan func(pgx.Row) error) error {
+func read(results pgx.BatchResults, scan func(pgx.Rows) error) error {
 	if scan == nil {
 		_, err := results.Exec()
 		return err
 	}
-	return scan(results.QueryRow())
+	rows, err := results.Query()
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	if err := scan(rows); err != nil {
+		return err
+	}
+	rows.Close()
+	return rows.Err()
 }
 
 type insideKey struct{}
 
-// do runs fn in one transaction and commits it. Statements of the prelude go in the round trip that begins it. After
-// an error nothing was written, but for errAmbiguous.
+// do runs fn in one transaction and commits it. Statements of the prelude go in the round trip that begins it. An error
+// is translated by where it comes from (see translate and translateWork). After one nothing was written, but for
+// errAmbiguous.
 func (s *Store) do(ctx context.Context, prelude *batch, fn func(ctx context.Context, t *tx) error) error {
 	if ctx.Value(insideKey{}) != nil {
 		return errors.New("a transaction inside a transaction: use the one that is there")
 	}
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("taking a connection: %w", err)
+		return translate(ctx, fmt.Errorf("taking a connection: %w", err))
 	}
 	defer conn.Close() //nolint:errcheck // it goes back to the pool
 	t := &tx{conn: conn, now: s.cfg.Clock()}
-	begin := &batch{}
-	begin.add(nil, "begin")
+	if err := t.run(ctx, begin(prelude)); err != nil {
+		t.rollback(ctx)
+		return translate(ctx, err)
+	}
+	if err := call(context.WithValue(ctx, insideKey{}, true), t, fn); err != nil {
+		err = translateWork(err, t.broken())
+		t.rollback(ctx)
+		return err
+	}
+	return translate(ctx, s.commit(ctx, t))
+}
+
+func begin(prelude *batch) *batch {
+	b := &batch{}
+	b.add(nil, "begin")
 	if prelude != nil {
 		for i, q := range prelude.QueuedQueries {
-			begin.add(prelude.scans[i], q.SQL, q.Arguments...)
+			b.add(prelude.scans[i], q.SQL, q.Arguments...)
 		}
 	}
-	err = t.run(ctx, begin)
-	if err == nil {
-		err = call(context.WithValue(ctx, insideKey{}, true), t, fn)
-	}
-	if err == nil {
-		return s.commit(ctx, t)
-	}
-	t.rollback(ctx)
-	return err
+	return b
 }
 
 // call runs fn and turns its panic into an error.
@@ -118,10 +155,7 @@ func call(ctx context.Context, t *tx, fn func(ctx context.Context, t *tx) error)
 // commit runs what was queued, appends to the outbox and commits, in one round trip. A caller that leaves does not
 // interrupt it: nobody would know the outcome.
 func (s *Store) commit(ctx context.Context, t *tx) error {
-	last := &batch{}
-	for _, q := range t.queued {
-		last.add(nil, q.SQL, q.Args...)
-	}
+	last := t.takeQueued()
 	if len(t.sent) > 0 {
 		insert, err := s.insert(t.sent)
 		if err != nil {
@@ -130,7 +164,7 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 		}
 		last.add(nil, insert.SQL, insert.Args...)
 	}
-	last.add(nil, "commit")
+	last.add(committed, "commit")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.cfg.StatementTimeout)
 	defer cancel()
 	err := t.run(ctx, last)
@@ -140,13 +174,24 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 			s.appended.wake()
 		}
 		return nil
-	case definite(err):
+	case definite(err), errors.Is(err, errAborted):
 		t.rollback(ctx)
 		return fmt.Errorf("committing: %w", err)
 	default:
 		t.abandon()
 		return fmt.Errorf("%w: committing: %w", errAmbiguous, err)
 	}
+}
+
+// errAborted: fn went on after a statement of its had failed, and PostgreSQL answers such a commit with a rollback.
+var errAborted = errors.New("the transaction had failed before it was committed")
+
+func committed(rows pgx.Rows) error {
+	rows.Close()
+	if rows.Err() == nil && rows.CommandTag().String() != "COMMIT" {
+		return errAborted
+	}
+	return rows.Err()
 }
 
 func (s *Store) insert(msgs []*mainstay.Message) (outbox.Statement, error) {
@@ -167,6 +212,16 @@ func (t *tx) rollback(ctx context.Context) {
 	}
 }
 
+// broken tells that the connection is gone.
+func (t *tx) broken() bool {
+	closed := true
+	err := t.conn.Raw(func(dc any) error {
+		closed = dc.(*stdlib.Conn).Conn().IsClosed()
+		return nil
+	})
+	return closed || err != nil
+}
+
 // abandon closes the connection instead of giving it back to the pool.
 func (t *tx) abandon() {
 	_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
@@ -174,5 +229,5 @@ func (t *tx) abandon() {
 
 // Run runs fn in one transaction and commits it; for the business's own writes outside any handler.
 func (s *Store) Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error {
-	return translate(ctx, s.do(ctx, nil, func(ctx context.Context, t *tx) error { return fn(ctx, t) }))
+	return s.do(ctx, nil, func(ctx context.Context, t *tx) error { return fn(ctx, t) })
 }

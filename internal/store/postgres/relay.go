@@ -1,0 +1,98 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/lane"
+	"github.com/mainstay-io/mainstay/internal/lease"
+	"github.com/mainstay-io/mainstay/internal/relay"
+)
+
+const progressQuery = `/* relay.progress */
+select topic, lane, incarnation, sequence, message_id, broker_position from relay_progress`
+
+type progressRow struct {
+	Topic          string
+	Lane           int
+	Incarnation    int64
+	Sequence       int64
+	MessageID      string `db:"message_id"`
+	BrokerPosition int64  `db:"broker_position"`
+}
+
+// Progress reads how far every log was published.
+func (s *Store) Progress(ctx context.Context) ([]relay.Progress, error) {
+	var rows []progressRow
+	if err := s.db.SelectContext(ctx, &rows, progressQuery); err != nil {
+		return nil, fmt.Errorf("reading the relay's progress: %w", translate(ctx, err))
+	}
+	ps := make([]relay.Progress, len(rows))
+	for i, r := range rows {
+		ps[i] = relay.Progress{
+			TopicLane: mainstay.TopicLane{Topic: r.Topic, Lane: r.Lane}, Incarnation: r.Incarnation,
+			Sequence: r.Sequence, MessageID: r.MessageID, BrokerPosition: r.BrokerPosition,
+		}
+	}
+	return ps, nil
+}
+
+const saveProgressQuery = `/* relay.save_progress */
+insert into relay_progress (topic, lane, incarnation, sequence, message_id, broker_position, epoch)
+select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[])
+on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequence = excluded.sequence,
+    message_id = excluded.message_id, broker_position = excluded.broker_position, epoch = excluded.epoch`
+
+// SaveProgress writes progress under the leases of its lanes.
+func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress) error {
+	epochs := map[int]int64{}
+	for _, l := range leases {
+		epochs[l.Lane] = l.Epoch
+	}
+	topics, ids := make([]string, len(ps)), make([]string, len(ps))
+	lanes := make([]int, len(ps))
+	incarnations, sequences := make([]int64, len(ps)), make([]int64, len(ps))
+	positions, under := make([]int64, len(ps)), make([]int64, len(ps))
+	for i, p := range ps {
+		epoch, ok := epochs[p.Lane]
+		if !ok {
+			return fmt.Errorf("saving progress of %s/%d without a lease: %w", p.Topic, p.Lane, lease.ErrFenced)
+		}
+		topics[i], lanes[i], ids[i] = p.Topic, p.Lane, p.MessageID
+		incarnations[i], sequences[i], positions[i], under[i] = p.Incarnation, p.Sequence, p.BrokerPosition, epoch
+	}
+	err := s.do(ctx, s.under(leases), func(_ context.Context, t *tx) error {
+		t.Queue(saveProgressQuery, topics, lanes, incarnations, sequences, ids, positions, under)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("saving the relay's progress: %w", err)
+	}
+	return nil
+}
+
+const minPlacesQuery = `/* relay.min_places */ select topic, lane, min(sequence) as last_sequence from place group by topic, lane`
+
+// MinPlaces answers with the lowest place of any consumer by log.
+func (s *Store) MinPlaces(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
+	return s.readHeads(ctx, minPlacesQuery)
+}
+
+// relayConsumer is the consumer in whose name the relay's dead letters are kept.
+const relayConsumer = "relay"
+
+// DeadLetter records that the broker refuses m for ever; a case that is there already stays as it is.
+func (s *Store) DeadLetter(ctx context.Context, m *mainstay.Message, reason error) error {
+	err := s.do(ctx, nil, func(_ context.Context, t *tx) error {
+		lt := &laneTx{tx: t, consumer: relayConsumer}
+		return lt.queueDeadLetter(deadLetterInsert+"do nothing", lane.DeadLetter{
+			Ref: lane.Ref{TopicLane: m.TopicLane(), Sequence: m.Sequence}, Message: m,
+			Kind: mainstay.KindTerminal, Error: reason.Error(), Attempts: 1, At: t.now,
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("recording a dead letter of the relay: %w", err)
+	}
+	return nil
+}
