@@ -126,9 +126,18 @@ func (a *account) attributes() *syscall.SysProcAttr {
 	return attr
 }
 
-// tempDir makes a folder that belongs to the account.
-func (a *account) tempDir() (string, error) {
-	base := os.TempDir()
+// memoryDir is a folder in memory with room for many databases, else the usual one for temporary files.
+func memoryDir() string {
+	const dir, room = "/dev/shm", 4 << 30
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < room || !openToAll(dir) {
+		return os.TempDir()
+	}
+	return dir
+}
+
+// tempDir makes a folder below base, or where the account may work, that belongs to the account.
+func (a *account) tempDir(base string) (string, error) {
 	if a != nil && !openToAll(base) {
 		base = "/tmp"
 	}

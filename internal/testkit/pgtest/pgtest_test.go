@@ -208,3 +208,19 @@ func number(t *testing.T, conn *pgx.Conn, query string) int {
 	}
 	return n
 }
+
+func BenchmarkNew_PaysForItsCommits(b *testing.B) {
+	conn, err := pgx.Connect(b.Context(), pgtest.New(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = conn.Close(context.Background()) }) // the database goes at once
+	if _, err := conn.Exec(b.Context(), "create table mark ()"); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if _, err := conn.Exec(b.Context(), "insert into mark default values"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

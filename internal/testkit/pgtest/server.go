@@ -71,7 +71,7 @@ func NewServer(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	bin, err := findBinaries()
 	failOrSkip(t, err)
-	s, err := initServer(bin, settings)
+	s, err := initServer(bin, os.TempDir(), settings)
 	failOrSkip(t, err)
 	t.Cleanup(func() { s.remove(t) })
 	own := &Server{t: t, s: s}
@@ -143,13 +143,13 @@ type server struct {
 	pid     int
 }
 
-// initServer makes a data directory; the server is not started yet.
-func initServer(bin string, settings []string) (*server, error) {
+// initServer makes a data directory below base; the server is not started yet.
+func initServer(bin, base string, settings []string) (*server, error) {
 	as, err := unprivileged()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := as.tempDir()
+	dir, err := as.tempDir(base)
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for the server: %w", err)
 	}
