@@ -97,7 +97,9 @@ func (s *summary) ended(id test, e event) {
 	lines := s.output[id]
 	switch {
 	case e.Action == "fail":
-		s.failed = append(s.failed, id)
+		if id.name != "" || !s.hasFailed(id.pkg) {
+			s.failed = append(s.failed, id)
+		}
 		s.print(s.building[e.FailedBuild]...)
 		s.print(lines...)
 	case id.name == "":
@@ -107,6 +109,11 @@ func (s *summary) ended(id test, e event) {
 	default:
 		s.passed++
 	}
+}
+
+// hasFailed tells whether a test of the package failed, so that the package itself is not counted on top.
+func (s *summary) hasFailed(pkg string) bool {
+	return slices.ContainsFunc(s.failed, func(t test) bool { return t.pkg == pkg })
 }
 
 // closing are the lines with which the runner ends a package that has tests.

@@ -32,8 +32,10 @@ func TestSummary(t *testing.T) {
 			name: "a failed test shows its output",
 			events: pass + `{"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:3: wrong\n"}
 {"Action":"fail","Package":"p","Test":"TestB"}
+{"Action":"output","Package":"p","Output":"FAIL\tp\t0.1s\n"}
+{"Action":"fail","Package":"p"}
 `,
-			want: "    b_test.go:3: wrong\n\nfailed: p TestB\n1 passed, 1 failed, 0 skipped\n",
+			want: "    b_test.go:3: wrong\nFAIL\tp\t0.1s\n\nfailed: p TestB\n1 passed, 1 failed, 0 skipped\n",
 		},
 		{
 			name: "a package that does not compile shows why",
