@@ -33,6 +33,9 @@ type Tx interface {
 	Queue(query string, args ...any)
 	// Send appends messages to the outbox, in this order, as the last thing before the commit.
 	Send(msgs ...*Message)
+	// OnCommit runs fn after the commit, if there is one, in this process only: for what may be missed, as a
+	// wake-up may. fn must not block.
+	OnCommit(fn func())
 }
 
 // Handler handles one message at a time.

@@ -22,6 +22,7 @@ type tx struct {
 	now    time.Time
 	queued []outbox.Statement
 	sent   []*mainstay.Message
+	after  []func()
 }
 
 func (t *tx) Dialect() mainstay.Dialect { return mainstay.Postgres }
@@ -40,6 +41,7 @@ func (t *tx) Queue(query string, args ...any) {
 }
 
 func (t *tx) Send(msgs ...*mainstay.Message) { t.sent = append(t.sent, msgs...) }
+func (t *tx) OnCommit(fn func())             { t.after = append(t.after, fn) }
 
 // takeQueued gives what is queued as a batch.
 func (t *tx) takeQueued() *batch {
@@ -172,6 +174,9 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 	case err == nil:
 		if len(t.sent) > 0 {
 			s.appended.wake()
+		}
+		for _, fn := range t.after {
+			fn()
 		}
 		return nil
 	case definite(err), errors.Is(err, errAborted):

@@ -17,6 +17,7 @@ type tx struct {
 	now    time.Time
 	queued []outbox.Statement
 	sent   []*mainstay.Message
+	after  []func()
 }
 
 func (t *tx) Dialect() mainstay.Dialect { return mainstay.SQLite }
@@ -41,6 +42,8 @@ func (t *tx) QueryContext(_ context.Context, query string, args ...any) (*sql.Ro
 func (t *tx) Queue(query string, args ...any) {
 	t.queued = append(t.queued, outbox.Statement{SQL: query, Args: args})
 }
+
+func (t *tx) OnCommit(fn func()) { t.after = append(t.after, fn) }
 
 func (t *tx) Send(msgs ...*mainstay.Message) { t.sent = append(t.sent, msgs...) }
 

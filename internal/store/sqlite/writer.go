@@ -29,6 +29,8 @@ type job struct {
 	done chan error // has room for one
 	err  error
 	sent []*mainstay.Message
+	// after is what runs once it is committed.
+	after []func()
 }
 
 // do runs fn in a transaction, behind a savepoint of its own, and waits for the commit.
@@ -137,6 +139,8 @@ func (w *writer) answer(jobs []*job, err error) {
 		if j.err == nil {
 			j.err = err
 			sent = append(sent, j.sent...)
+		} else {
+			j.after = nil
 		}
 	}
 	if err == nil && len(sent) > 0 {
@@ -144,6 +148,11 @@ func (w *writer) answer(jobs []*job, err error) {
 		w.store.wakes.wake()
 	}
 	for _, j := range jobs {
+		if j.err == nil {
+			for _, fn := range j.after {
+				fn()
+			}
+		}
 		j.done <- j.err
 	}
 }
@@ -161,6 +170,7 @@ func (w *writer) unit(ctx context.Context, j *job) {
 	t := &tx{w: w, now: w.store.cfg.Clock()}
 	if j.err = w.call(ctx, j, t); j.err == nil {
 		j.sent, j.err = t.finish(ctx)
+		j.after = t.after
 	}
 	end := "release unit"
 	if j.err != nil {

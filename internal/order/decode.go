@@ -1,0 +1,152 @@
+package order
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/mainstay-io/mainstay/internal/problem"
+)
+
+// Limits of a draft.
+const (
+	maxBody      = 256 << 10
+	maxText      = 128
+	maxAddress   = 256
+	maxPostal    = 32
+	maxSKU       = 64
+	maxLines     = 100
+	maxQuantity  = 10_000
+	maxUnitPrice = 1_000_000_000
+)
+
+// Decode reads a draft and gives its total in minor units. The problem names every mistake; it is nil when there is
+// none.
+func Decode(body []byte) (Draft, int64, *problem.Problem) {
+	var d Draft
+	mistakes, p := problem.Decode(body, &d)
+	if p != nil {
+		return Draft{}, 0, p
+	}
+	v := validator{&mistakes}
+	total := v.draft(&d)
+	if p := mistakes.Problem(); p != nil {
+		return Draft{}, 0, p
+	}
+	return d, total, nil
+}
+
+type validator struct{ *problem.Mistakes }
+
+func (v validator) draft(d *Draft) (total int64) {
+	v.text("/customer_id", d.CustomerID, maxText)
+	switch {
+	case d.Currency == "":
+		v.Add("/currency", problem.MistakeRequired, "is required")
+	case !isCurrency(d.Currency):
+		v.Add("/currency", problem.MistakeFormat, "must be an active ISO 4217 code, in capitals")
+	}
+	total = v.lines(d.Lines)
+	v.token("/payment/token", d.Payment.Token)
+	v.text("/shipping/name", d.Shipping.Name, maxAddress)
+	v.text("/shipping/line1", d.Shipping.Line1, maxAddress)
+	v.text("/shipping/city", d.Shipping.City, maxAddress)
+	v.text("/shipping/postal_code", d.Shipping.PostalCode, maxPostal)
+	if !isCountry(d.Shipping.Country) {
+		v.Add("/shipping/country", problem.MistakeFormat, "must be an ISO 3166 alpha-2 code, in capitals")
+	}
+	return total
+}
+
+func (v validator) lines(lines []Line) (total int64) {
+	if len(lines) == 0 || len(lines) > maxLines {
+		v.Add("/lines", problem.MistakeRange, fmt.Sprintf("must have 1 to %d elements", maxLines))
+		return 0
+	}
+	right := true
+	for i, l := range lines {
+		right = v.line(fmt.Sprintf("/lines/%d", i), l) && right
+		if !right {
+			continue
+		}
+		sum := l.Quantity * l.UnitPrice // at most 10^13
+		if total > math.MaxInt64-sum {
+			v.Add("/lines", problem.MistakeRange, "the total is too large")
+			return 0
+		}
+		total += sum
+	}
+	if right && total == 0 {
+		v.Add("/lines", problem.MistakeRange, "the total must be above zero")
+	}
+	return total
+}
+
+func (v validator) line(at string, l Line) bool {
+	sku, quantity := isSKU(l.SKU), l.Quantity >= 1 && l.Quantity <= maxQuantity
+	price := l.UnitPrice >= 0 && l.UnitPrice <= maxUnitPrice
+	if !sku {
+		v.Add(at+"/sku", problem.MistakeFormat, fmt.Sprintf("must be 1 to %d of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit", maxSKU))
+	}
+	if !quantity {
+		v.Add(at+"/quantity", problem.MistakeRange, fmt.Sprintf("must be 1 to %d", maxQuantity))
+	}
+	if !price {
+		v.Add(at+"/unit_price", problem.MistakeRange, fmt.Sprintf("must be 0 to %d minor units", maxUnitPrice))
+	}
+	return sku && quantity && price
+}
+
+// text checks a required text of at most limit characters, without control characters.
+func (v validator) text(at, s string, limit int) {
+	switch {
+	case strings.TrimSpace(s) == "":
+		v.Add(at, problem.MistakeRequired, "is required")
+	case utf8.RuneCountInString(s) > limit:
+		v.Add(at, problem.MistakeRange, fmt.Sprintf("must have at most %d characters", limit))
+	case strings.ContainsFunc(s, unicode.IsControl):
+		v.Add(at, problem.MistakeFormat, "must not hold control characters")
+	}
+}
+
+func (v validator) token(at, s string) {
+	invisible := func(r rune) bool { return r <= ' ' || r > '~' }
+	switch {
+	case s == "":
+		v.Add(at, problem.MistakeRequired, "is required")
+	case len(s) > maxText || strings.ContainsFunc(s, invisible):
+		v.Add(at, problem.MistakeFormat, fmt.Sprintf("must be 1 to %d visible ASCII characters", maxText))
+	}
+}
+
+func isSKU(s string) bool {
+	if s == "" || len(s) > maxSKU || strings.IndexByte("._-", s[0]) >= 0 {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && strings.IndexByte("._-", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func isCountry(s string) bool {
+	return len(s) == 2 && s[0] >= 'A' && s[0] <= 'Z' && s[1] >= 'A' && s[1] <= 'Z'
+}
+
+// currencies are the active codes of ISO 4217, list one of 2024, without funds, precious metals and test codes.
+const currencies = "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF " +
+	"CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR " +
+	"ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP " +
+	"MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG " +
+	"SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST " +
+	"XAF XCD XCG XOF XPF YER ZAR ZMW ZWG"
+
+func isCurrency(s string) bool {
+	at := strings.Index(currencies, s)
+	return len(s) == 3 && at >= 0 && at%4 == 0 // words of three letters, and one space
+}
