@@ -2,7 +2,6 @@ package order
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -21,6 +20,9 @@ const (
 	maxQuantity  = 10_000
 	maxUnitPrice = 1_000_000_000
 )
+
+// The largest total fits: a change of the limits that breaks this does not compile.
+const _ int64 = maxLines * maxQuantity * maxUnitPrice
 
 // Decode reads a draft and gives its total in minor units. The problem names every mistake; it is nil when there is
 // none.
@@ -65,38 +67,31 @@ func (v validator) lines(lines []Line) (total int64) {
 		v.Add("/lines", problem.MistakeRange, fmt.Sprintf("must have 1 to %d elements", maxLines))
 		return 0
 	}
-	right := true
 	for i, l := range lines {
-		right = v.line(fmt.Sprintf("/lines/%d", i), l) && right
-		if !right {
-			continue
-		}
-		sum := l.Quantity * l.UnitPrice // at most 10^13
-		if total > math.MaxInt64-sum {
-			v.Add("/lines", problem.MistakeRange, "the total is too large")
-			return 0
-		}
-		total += sum
+		v.line(fmt.Sprintf("/lines/%d", i), l)
 	}
-	if right && total == 0 {
+	if v.Within("/lines") {
+		return 0
+	}
+	for _, l := range lines {
+		total += l.Quantity * l.UnitPrice // 100 lines of at most 10^13: cannot overflow
+	}
+	if total == 0 {
 		v.Add("/lines", problem.MistakeRange, "the total must be above zero")
 	}
 	return total
 }
 
-func (v validator) line(at string, l Line) bool {
-	sku, quantity := isSKU(l.SKU), l.Quantity >= 1 && l.Quantity <= maxQuantity
-	price := l.UnitPrice >= 0 && l.UnitPrice <= maxUnitPrice
-	if !sku {
+func (v validator) line(at string, l Line) {
+	if !isSKU(l.SKU) {
 		v.Add(at+"/sku", problem.MistakeFormat, fmt.Sprintf("must be 1 to %d of a-z, 0-9, '.', '_' and '-', and begin with a letter or digit", maxSKU))
 	}
-	if !quantity {
+	if l.Quantity < 1 || l.Quantity > maxQuantity {
 		v.Add(at+"/quantity", problem.MistakeRange, fmt.Sprintf("must be 1 to %d", maxQuantity))
 	}
-	if !price {
+	if l.UnitPrice < 0 || l.UnitPrice > maxUnitPrice {
 		v.Add(at+"/unit_price", problem.MistakeRange, fmt.Sprintf("must be 0 to %d minor units", maxUnitPrice))
 	}
-	return sku && quantity && price
 }
 
 // text checks a required text of at most limit characters, without control characters.

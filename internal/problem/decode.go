@@ -50,6 +50,16 @@ func (m *Mistakes) Add(pointer, code, detail string) {
 	m.list = append(m.list, Mistake{Pointer: pointer, Code: code, Detail: detail})
 }
 
+// Within says whether a mistake was recorded at the place or inside it: what is derived from it need not be checked.
+func (m *Mistakes) Within(pointer string) bool {
+	for _, have := range m.list {
+		if have.Pointer == pointer || strings.HasPrefix(have.Pointer, pointer+"/") {
+			return true
+		}
+	}
+	return false
+}
+
 // Problem reports all mistakes; nil when there are none.
 func (m *Mistakes) Problem() *Problem {
 	if len(m.list) == 0 {
