@@ -30,11 +30,15 @@ type bench struct {
 	mem    *membroker.Broker
 	faulty *membroker.Faulty
 	log    bytes.Buffer
+	logger *slog.Logger
+	// lost says that the broker has ever lost a record.
+	lost bool
 }
 
 func newBench() *bench {
 	b := &bench{db: newDatabase(), mem: membroker.New(membroker.Options{})}
 	b.faulty = membroker.NewFaulty(b.mem, membroker.Faults{})
+	b.logger = slog.New(slog.NewTextHandler(&b.log, nil))
 	return b
 }
 
@@ -43,7 +47,7 @@ func (b *bench) start(t *testing.T, holder string) (r *relay.Relay, stop func())
 	t.Helper()
 	r = relay.New(relay.Config{
 		Store: b.db, Leases: b.db, Broker: b.faulty, Holder: holder, Lanes: 4,
-		Logger: slog.New(slog.NewTextHandler(&b.log, nil)),
+		Logger: b.logger,
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -243,7 +247,7 @@ func TestRelay_OneFailingLogDoesNotStopTheOthers(t *testing.T) {
 		}
 		r, stop := b.start(t, "a")
 		defer stop()
-		settle(t, time.Second)
+		settle(t, 5*time.Millisecond) // at the first repetition they are apart
 		b.wantBroker(t, brokertest.Log(0), 1, 2)
 		b.wantBroker(t, brokertest.Log(1))
 		b.wantBroker(t, brokertest.Log(2), 1, 2)

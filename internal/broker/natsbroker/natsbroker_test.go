@@ -235,6 +235,22 @@ func TestPublish_IsExactBesideAnother(t *testing.T) {
 	}
 }
 
+// TestPublish_IsExactAfterAnother shifts a chain by one record of somebody else: without the stream's sequence in it,
+// the third message would stand where the second was meant to.
+func TestPublish_IsExactAfterAnother(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, natsembed.Config{Lazy: true})
+	b := open(t, natsbroker.Config{InProcess: srv, Sync: natsbroker.SyncLazy})
+	other := open(t, natsbroker.Config{InProcess: srv, Sync: natsbroker.SyncLazy})
+	publish(t, b, 1, 2)
+	if _, err := other.Publish(t.Context(), brokertest.Messages(brokertest.Log(1), 1, 1), nil); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b, 3, 7)
+	publish(t, b, 8, 8)
+	wantSequences(t, brokertest.CollectUntil(t, subscribe(t, b, brokertest.Log(0)), brokertest.Log(0), 8), 1, 2, 3, 4, 5, 6, 7, 8)
+}
+
 // TestPublish_StoresNothingBehindALostMessage makes the server refuse one message in the middle of a window.
 func TestPublish_StoresNothingBehindALostMessage(t *testing.T) {
 	t.Parallel()

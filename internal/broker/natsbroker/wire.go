@@ -3,8 +3,6 @@ package natsbroker
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,26 +22,26 @@ const (
 	dataContentType = "datacontenttype"
 )
 
-// attribute is one optional or required field of the envelope that is text.
+// attribute is one field of the envelope that is text.
 type attribute struct {
-	name     string
+	key      string
 	required bool
 	field    func(*mainstay.Message) *string
 }
 
-// attributes tells the text fields of the envelope. It is a function because a slice could be changed.
-func attributes() []attribute {
-	return []attribute{
-		{"id", true, func(m *mainstay.Message) *string { return &m.ID }},
-		{"source", false, func(m *mainstay.Message) *string { return &m.Source }},
-		{"type", true, func(m *mainstay.Message) *string { return &m.Type }},
-		{"subject", false, func(m *mainstay.Message) *string { return &m.AggregateID }},
-		{"aggregatetype", false, func(m *mainstay.Message) *string { return &m.AggregateType }},
-		{"partitionkey", false, func(m *mainstay.Message) *string { return &m.Key }},
-		{"correlationid", false, func(m *mainstay.Message) *string { return &m.CorrelationID }},
-		{"causationid", false, func(m *mainstay.Message) *string { return &m.CausationID }},
-		{"traceparent", false, func(m *mainstay.Message) *string { return &m.Traceparent }},
-		{"dataschema", false, func(m *mainstay.Message) *string { return &m.DataSchema }},
+// attributes tells the text fields of the envelope.
+func attributes() [10]attribute {
+	return [...]attribute{
+		{"ce-id", true, func(m *mainstay.Message) *string { return &m.ID }},
+		{"ce-source", false, func(m *mainstay.Message) *string { return &m.Source }},
+		{"ce-type", true, func(m *mainstay.Message) *string { return &m.Type }},
+		{"ce-subject", false, func(m *mainstay.Message) *string { return &m.AggregateID }},
+		{"ce-aggregatetype", false, func(m *mainstay.Message) *string { return &m.AggregateType }},
+		{"ce-partitionkey", false, func(m *mainstay.Message) *string { return &m.Key }},
+		{"ce-correlationid", false, func(m *mainstay.Message) *string { return &m.CorrelationID }},
+		{"ce-causationid", false, func(m *mainstay.Message) *string { return &m.CausationID }},
+		{"ce-traceparent", false, func(m *mainstay.Message) *string { return &m.Traceparent }},
+		{"ce-dataschema", false, func(m *mainstay.Message) *string { return &m.DataSchema }},
 	}
 }
 
@@ -53,33 +51,44 @@ func reserved(name string) bool {
 	case "specversion", "time", "sequence", "incarnation":
 		return true
 	}
-	return slices.ContainsFunc(attributes(), func(a attribute) bool { return a.name == name })
+	for _, a := range attributes() {
+		if a.key[len(attrPrefix):] == name {
+			return true
+		}
+	}
+	return false
 }
 
 // encode makes the record of m for the subject. Its errors are final: no broker would take m.
 func encode(subject string, m *mainstay.Message) (*nats.Msg, error) {
-	h := nats.Header{
-		"ce-specversion": {"1.0"},
-		"ce-time":        {m.CreatedAt.UTC().Format(time.RFC3339Nano)},
-		"ce-sequence":    {strconv.FormatInt(m.Sequence, 10)},
-		"ce-incarnation": {strconv.FormatInt(m.Incarnation, 10)},
-		contentType:      {jsonContent},
+	const own = 20 // room for what the envelope and publishing add, so that nothing is allocated twice
+	h := make(nats.Header, own+len(m.Headers))
+	values := make([]string, 0, own+len(m.Headers))
+	set := func(key, value string) {
+		values = append(values, value)
+		h[key] = values[len(values)-1 : len(values) : len(values)]
 	}
+	set("ce-specversion", "1.0")
+	set("ce-time", m.CreatedAt.UTC().Format(time.RFC3339Nano))
+	set("ce-sequence", strconv.FormatInt(m.Sequence, 10))
+	set("ce-incarnation", strconv.FormatInt(m.Incarnation, 10))
 	for _, a := range attributes() {
 		if v := *a.field(m); v != "" {
-			h[attrPrefix+a.name] = []string{escape(v)}
+			set(a.key, escape(v))
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+	content := jsonContent
+	for name, value := range m.Headers {
 		switch {
 		case name == dataContentType:
-			h[contentType] = []string{escape(m.Headers[name])}
+			content = escape(value)
 		case !extensionName(name) || reserved(name):
 			return nil, fmt.Errorf("a header may not be named %q", name)
 		default:
-			h[attrPrefix+name] = []string{escape(m.Headers[name])}
+			set(attrPrefix+name, escape(value))
 		}
 	}
+	set(contentType, content)
 	return &nats.Msg{Subject: subject, Header: h, Data: m.Payload}, nil
 }
 
@@ -90,12 +99,12 @@ func decode(log mainstay.TopicLane, h nats.Header, data []byte) (*mainstay.Messa
 		return nil, fmt.Errorf("specversion is %q, not 1.0", v)
 	}
 	for _, a := range attributes() {
-		v, err := unescape(first(h, attrPrefix+a.name))
+		v, err := unescape(first(h, a.key))
 		if err != nil {
-			return nil, fmt.Errorf("reading attribute %s: %w", a.name, err)
+			return nil, fmt.Errorf("reading %s: %w", a.key, err)
 		}
 		if v == "" && a.required {
-			return nil, fmt.Errorf("attribute %s is missing", a.name)
+			return nil, fmt.Errorf("%s is missing", a.key)
 		}
 		*a.field(m) = v
 	}
