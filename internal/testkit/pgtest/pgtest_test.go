@@ -132,6 +132,9 @@ func TestServer_KeepsWhatWasCommittedOverAKill(t *testing.T) {
 	run(t, conn, "insert into kept values (1)")
 
 	server.Kill9()
+	if _, err := os.Stat(filepath.Join(server.DataDir(), "postmaster.pid")); err != nil {
+		t.Errorf("the server could tidy up behind itself: %v", err)
+	}
 	if err := conn.Ping(t.Context()); err == nil {
 		t.Error("a killed server still answers")
 	}
