@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/process/serve"
 )
 
 func main() {
@@ -16,4 +17,8 @@ func main() {
 	os.Exit(app.Main(ctx, run))
 }
 
-func run(ctx context.Context, env app.Env) error { return execute(ctx, env, parts{}) }
+func run(ctx context.Context, env app.Env) error {
+	return execute(ctx, env, parts{
+		serve: serve.Main, migrateUp: serve.MigrateUp, migrateStatus: serve.MigrateStatus,
+	})
+}

@@ -86,7 +86,7 @@ func TestBackbone_EndsOrders(t *testing.T) {
 					got = fmt.Sprintf("%s %s", o.Status, o.Reason.Code)
 				}
 				if got != status {
-					t.Errorf("order: got %s, want %s", got, status)
+					t.Errorf("order %s: got %s %v, want %s", id, got, o.Reason, status)
 				}
 			}
 			t.Logf("ended after %v", time.Since(began))

@@ -1,0 +1,63 @@
+package serve
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/store/sqlite"
+)
+
+// MigrateUp brings the configured database's schema up to date and answers with what was applied.
+func MigrateUp(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
+	return withSchema(ctx, cfg, func(db *sql.DB, dialect mainstay.Dialect) ([]migrate.Status, error) {
+		lanes := cfg.Lanes
+		switch {
+		case lanes != 0:
+		case dialect == mainstay.SQLite:
+			lanes = migrate.DefaultServerLanes
+		default:
+			lanes = migrate.DefaultLanes
+		}
+		return migrate.Up(ctx, db, dialect, lanes)
+	})
+}
+
+// MigrateStatus lists all migrations of the configured database.
+func MigrateStatus(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
+	return withSchema(ctx, cfg, func(db *sql.DB, dialect mainstay.Dialect) ([]migrate.Status, error) {
+		return migrate.List(ctx, db, dialect)
+	})
+}
+
+func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.Dialect) ([]migrate.Status, error)) (list []migrate.Status, err error) {
+	dialect, driver, source := mainstay.Postgres, "pgx", cfg.Database
+	if cfg.Database == "" || strings.HasPrefix(cfg.Database, "sqlite:") {
+		path := sqlitePath(cfg)
+		lock, err := lockDir(filepath.Dir(path))
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Close() //nolint:errcheck // the lock ends with the file
+		dialect, driver, source = mainstay.SQLite, "sqlite", sqlite.DSN(path, "FULL", false)
+	}
+	db, err := sql.Open(driver, source)
+	if err != nil {
+		return nil, app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.", "opening %s: %w", app.Redact(cfg.Database), err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.PingContext(ctx); err != nil {
+		return nil, app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
+			"connecting to the database: %w", err)
+	}
+	if list, err = do(db, dialect); err != nil {
+		return nil, fmt.Errorf("migrating: %w", err)
+	}
+	return list, nil
+}
