@@ -126,7 +126,13 @@ func (db *DB) Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.
 			return fmt.Errorf("%s: %w", s.query, err)
 		}
 	}
-	return sqlTx.Commit()
+	if err := sqlTx.Commit(); err != nil {
+		return err
+	}
+	for _, fn := range tx.onCommit {
+		fn()
+	}
+	return nil
 }
 
 // Tx is a mainstay.Tx. Queued statements run at the commit and no earlier, which is the latest that the contract
@@ -137,6 +143,8 @@ type Tx struct {
 	dialect mainstay.Dialect
 	now     time.Time
 	queued  []statement
+
+	onCommit []func()
 }
 
 type statement struct {
@@ -157,3 +165,6 @@ func (tx *Tx) Queue(query string, args ...any) { tx.queued = append(tx.queued, s
 
 // Send implements mainstay.Tx.
 func (tx *Tx) Send(msgs ...*mainstay.Message) { tx.Sent = append(tx.Sent, msgs...) }
+
+// OnCommit implements mainstay.Tx.
+func (tx *Tx) OnCommit(fn func()) { tx.onCommit = append(tx.onCommit, fn) }
