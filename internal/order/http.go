@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
 
+	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/problem"
 )
@@ -29,7 +30,8 @@ const (
 // Accepter stores an order once per idempotency key.
 type Accepter interface {
 	// Accept stores the order with its answer, or finds the answer that was stored under the key before. An error
-	// that is a *problem.Problem is told to the client as it is; any other is the server's fault.
+	// that is a *problem.Problem is told to the client as it is; any other is the server's fault: 500 when it is
+	// terminal (see mainstay.KindOf), else 503.
 	Accept(ctx context.Context, s Submission) (Receipt, error)
 }
 
@@ -224,8 +226,11 @@ func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, doing string, err er
 		told = problem.New(problem.Overloaded, "too many requests are waiting").After(time.Second)
 	case r.Context().Err() != nil: // the client has left: nobody reads the answer
 		told = problem.New(problem.Unavailable, "the request ended")
+	case mainstay.KindOf(r.Context(), err) == mainstay.KindTerminal:
+		told = problem.New(problem.Internal, "asking again will not help")
+		h.Log.ErrorContext(r.Context(), "request failed", "doing", doing, "err", err)
 	default:
-		told = problem.New(problem.Unavailable, "the order could not be read now").After(time.Second)
+		told = problem.New(problem.Unavailable, "this could not be done now").After(time.Second)
 		h.Log.ErrorContext(r.Context(), "request failed", "doing", doing, "err", err)
 	}
 	problem.Write(w, r, told)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/problem"
@@ -215,6 +216,7 @@ func TestPost_Refuses(t *testing.T) {
 		"too large":    {strings.Repeat(" ", 256<<10+1), []string{"Idempotency-Key", "k"}, nil, problem.BodyTooLarge},
 		"reused key":   {good, []string{"Idempotency-Key", "k"}, problem.New(problem.KeyReused, ""), problem.KeyReused},
 		"other errors": {good, []string{"Idempotency-Key", "k"}, errors.New("secret"), problem.Unavailable},
+		"a bug":        {good, []string{"Idempotency-Key", "k"}, mainstay.Terminal(errors.New("secret")), problem.Internal},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
