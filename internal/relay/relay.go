@@ -259,7 +259,7 @@ func backoff(failures int) time.Duration {
 	if failures < 9 {
 		d = min(d, minBackoff<<(failures-1))
 	}
-	return d/2 + rand.N(d/2+1) //nolint:gosec // jitter is no secret
+	return d/2 + rand.N(d/2+1)
 }
 
 // pause waits for d, a wake-up, or ctx.

@@ -223,17 +223,6 @@ func (b *Broker) subject(log mainstay.TopicLane) string {
 	return b.cfg.Prefix + "." + log.Topic + "." + strconv.Itoa(log.Lane)
 }
 
-// logOf reads a subject.
-func (b *Broker) logOf(subject string) (mainstay.TopicLane, error) {
-	rest, ok := strings.CutPrefix(subject, b.cfg.Prefix+".")
-	topic, lane, found := strings.Cut(rest, ".")
-	n, err := strconv.Atoi(lane)
-	if !ok || !found || err != nil || n < 0 || !topicForm.MatchString(topic) {
-		return mainstay.TopicLane{}, fmt.Errorf("subject %q names no log", subject)
-	}
-	return mainstay.TopicLane{Topic: topic, Lane: n}, nil
-}
-
 // skip counts and reports a record that is not readable: the first one, and then ever more rarely.
 func (b *Broker) skip(ctx context.Context, subject string, position uint64, err error) {
 	if n := b.skipped.Add(1); n&(n-1) == 0 {

@@ -41,7 +41,7 @@ func (b *Broker) locate(ctx context.Context, st jetstream.Stream, from []broker.
 		if err != nil {
 			return 0, fmt.Errorf("finding sequence %d of %s/%d: %w", s.Sequence, s.Topic, s.Lane, err)
 		}
-		begin = min(begin, uint64(max(at, 1))) //nolint:gosec // positive
+		begin = min(begin, uint64(max(at, 1)))
 	}
 	return begin, nil
 }

@@ -22,8 +22,12 @@ const (
 	DefaultMaxMemory  = 64 << 20
 )
 
-// startTimeout bounds the start when the caller's context does not.
-const startTimeout = 10 * time.Second
+const (
+	// startTimeout bounds the start when the caller's context does not.
+	startTimeout = 10 * time.Second
+	// readyStep is how often the start looks at its context.
+	readyStep = 100 * time.Millisecond
+)
 
 // Config says how the server runs; only Dir is needed.
 type Config struct {
@@ -62,15 +66,24 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	srv.SetLoggerV2(log, false, false, false)
 	srv.Start()
 	s := &Server{srv: srv, done: make(chan struct{})}
-	wait := startTimeout
-	if deadline, ok := ctx.Deadline(); ok {
-		wait = time.Until(deadline)
-	}
-	if log.fatal() || !srv.ReadyForConnections(wait) || !srv.JetStreamEnabled() {
-		_ = s.Shutdown(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("starting the embedded NATS server in %s: %w", cfg.Dir, log.failure())
+	if !ready(ctx, srv, log) {
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("starting the embedded NATS server in %s: %w", cfg.Dir, log.failure()), s.Shutdown(stopping))
 	}
 	return s, nil
+}
+
+// ready waits until the server takes connections; false when it gave up or the time is over.
+func ready(ctx context.Context, srv *server.Server, log *logger) bool {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for ctx.Err() == nil && !log.fatal() {
+		if srv.ReadyForConnections(readyStep) {
+			return srv.JetStreamEnabled()
+		}
+	}
+	return false
 }
 
 func options(cfg Config) (*server.Options, error) {
