@@ -49,7 +49,7 @@ func NewServer(h HTTP) *Server {
 	}
 	base, stop := context.WithCancelCause(context.Background())
 	s := &Server{name: h.Name, listener: h.Listener, stop: stop, stopping: make(chan struct{})}
-	handler := recoverPanics(h.Log, patient(h.Handler))
+	handler := recoverPanics(h.Log, h.Handler)
 	if h.InFlight > 0 {
 		handler = bounded(handler, h.InFlight, h.Waiters)
 	}
@@ -98,17 +98,6 @@ func (s *Server) Drain(ctx context.Context) error {
 }
 
 func (s *Server) beginStop() { s.once.Do(func() { close(s.stopping) }) }
-
-// patient lifts the read deadline from requests that wait and have no body: net/http would take it for a client that
-// went away, and cancel them. A client that does go away is still noticed.
-func patient(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength == 0 && waits(r) {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // HTTP/1 on TCP always can
-		}
-		next.ServeHTTP(w, r)
-	})
-}
 
 func waits(r *http.Request) bool { return r.URL.Query().Has("wait") }
 

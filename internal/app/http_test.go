@@ -73,6 +73,26 @@ func TestServer_AnswersAPanicWithAProblem(t *testing.T) {
 	}
 }
 
+func TestServer_PanicInTheMiddleOfAnAnswerCutsIt(t *testing.T) {
+	t.Parallel()
+	url, _, _ := serve(t, app.HTTP{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		panic("nil map")
+	})})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return // nothing had left yet
+	}
+	defer func() { _ = res.Body.Close() }()
+	if body, err := io.ReadAll(res.Body); err == nil {
+		t.Errorf("half an answer looks whole: %d %q", res.StatusCode, body)
+	}
+}
+
 func TestServer_BoundsWhatIsInFlight(t *testing.T) {
 	t.Parallel()
 	entered, release := make(chan struct{}), make(chan struct{})
