@@ -191,9 +191,10 @@ func TestAwait_AnswersWithWhatIsTrueWhenTheTimeIsOver(t *testing.T) {
 	if o, err := c.Await(t.Context(), "o-1", 0); err != nil || o.Status != client.StatusPending {
 		t.Errorf("%+v, %v", o, err)
 	}
-	gone := setup(t, func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) })
-	if _, err := gone.Await(t.Context(), "o-1", time.Second); code(err) != app.ExitNotFound {
-		t.Errorf("an order that does not exist: %v", err)
+	var calls atomic.Int64
+	gone := setup(t, func(w http.ResponseWriter, r *http.Request) { calls.Add(1); http.NotFound(w, r) })
+	if _, err := gone.Await(t.Context(), "o-1", time.Second); code(err) != app.ExitNotFound || calls.Load() != 1 {
+		t.Errorf("an order that does not exist: %v after %d calls", err, calls.Load())
 	}
 }
 
