@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -30,7 +31,8 @@ type Config struct {
 	URL string
 	// Name is the sessions' application_name; "mainstay" by default.
 	Name string
-	// MaxConns bounds the pool; 16 by default. The sequencer has up to two connections besides.
+	// MaxConns bounds the connections for units of work; 16 by default. There are up to 8 for reads besides, and 2
+	// where the sequencer runs.
 	MaxConns int
 	// StatementTimeout bounds each statement, and as long a session may be idle in a transaction; LockTimeout each
 	// wait for a lock. They must be shorter than the leases: 5 s and 1 s by default.
@@ -71,8 +73,9 @@ func (c *Config) defaults() {
 // Store is an open database. It is safe for concurrent use.
 type Store struct {
 	cfg    Config
-	db     *sqlx.DB
-	seqDB  *sqlx.DB // the sequencer's own sessions, with pinned plans
+	db     *sqlx.DB // units of work and the machinery's reads: keys looked up in indexes, and nothing else
+	seqDB  *sqlx.DB // the sequencer's own sessions
+	reads  *sqlx.DB // for everybody else's reads
 	outbox *outbox.Outbox
 	// lockSpace keeps the advisory locks of two schemas of one database apart.
 	lockSpace string
@@ -99,34 +102,45 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("reading the database URL: %w", err)
 	}
 	s := &Store{cfg: cfg, tail: newTail()}
-	s.db = connect(parsed, cfg.MaxConns, map[string]string{
+	session := map[string]string{
 		"application_name":                    cfg.Name,
 		"statement_timeout":                   millis(cfg.StatementTimeout),
 		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
 		"lock_timeout":                        millis(cfg.LockTimeout),
-	})
-	s.seqDB = connect(parsed, 2, map[string]string{
-		"application_name":                    cfg.Name + " sequencer",
-		"statement_timeout":                   millis(sequencerTimeout),
-		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
-		"lock_timeout":                        millis(cfg.LockTimeout),
-		// A round must use the index on xid, whatever the statistics say of a table that has just been filled.
-		"enable_seqscan":    "off",
-		"enable_bitmapscan": "off",
-		"plan_cache_mode":   "force_generic_plan",
-		"jit":               "off",
-	})
+	}
+	s.reads = connect(parsed, readers, session)
+	s.db = connect(parsed, cfg.MaxConns, session, lookups())
+	s.seqDB = connect(parsed, 2, session, rounds())
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// connect makes a pool; no connection is opened yet.
-func connect(base *pgx.ConnConfig, conns int, settings map[string]string) *sqlx.DB {
+// lookups pins the plans of units of work. A statement of the machinery looks up a few keys; planned while its table
+// was small or not analysed yet, it would go on to scan the whole of it.
+func lookups() map[string]string {
+	return map[string]string{
+		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+	}
+}
+
+// rounds pins the plans of the sequencer to the outbox's indexes.
+func rounds() map[string]string {
+	return map[string]string{
+		"enable_seqscan": "off", "enable_bitmapscan": "off", "plan_cache_mode": "force_generic_plan", "jit": "off",
+		"statement_timeout": millis(sequencerTimeout),
+	}
+}
+
+// readers bounds the connections for reads outside the machinery.
+const readers = 8
+
+// connect makes a pool; no connection is opened yet. Later settings win.
+func connect(base *pgx.ConnConfig, conns int, settings ...map[string]string) *sqlx.DB {
 	cfg := base.Copy()
-	for name, value := range settings {
-		cfg.RuntimeParams[name] = value
+	for _, some := range settings {
+		maps.Copy(cfg.RuntimeParams, some)
 	}
 	db := stdlib.OpenDB(*cfg)
 	db.SetMaxOpenConns(conns)
@@ -139,7 +153,7 @@ func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(),
 // Close closes all connections. It may be called twice.
 func (s *Store) Close() error {
 	var err error
-	s.once.Do(func() { err = errors.Join(s.db.Close(), s.seqDB.Close()) })
+	s.once.Do(func() { err = errors.Join(s.db.Close(), s.seqDB.Close(), s.reads.Close()) })
 	return err
 }
 
@@ -147,7 +161,7 @@ func (s *Store) Close() error {
 func (s *Store) Lanes() int { return s.outbox.Lanes() }
 
 // DB is for reads outside any unit.
-func (s *Store) DB() *sqlx.DB { return s.db }
+func (s *Store) DB() *sqlx.DB { return s.reads }
 
 // Dialect is mainstay.Postgres.
 func (s *Store) Dialect() mainstay.Dialect { return mainstay.Postgres }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lease"
+	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
@@ -320,5 +321,44 @@ func TestSequencer_GoesOnInARestoredDump(t *testing.T) {
 	}
 	if diff := cmp.Diff([][2]int64{{1, 1}, {2, 2}, {2, 3}}, got); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+// Writers and two services at once, with takeovers in between: the same promise without a chosen order.
+func TestSequencer_ManyAtOnce(t *testing.T) {
+	t.Parallel()
+	url := newDatabase(t)
+	small := func(c *Config) { c.Chunk = 20 }
+	a, b := openStore(t, url, small), openStore(t, url, small)
+	ctx, cancel := context.WithCancel(t.Context())
+	var services, writers sync.WaitGroup
+	for name, s := range map[string]*Store{"a": a, "b": b} {
+		services.Go(func() {
+			cfg := sequencer.Config{Holder: name, TTL: 100 * time.Millisecond, Poll: time.Millisecond, Force: true}
+			if err := sequencer.New(s, cfg).Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	const each = 40
+	for n := range 4 {
+		writers.Go(func() {
+			for i := range each {
+				send(t, a, message("orders", fmt.Sprint("k", (n+i)%7)), message("orders", fmt.Sprint("k", i%3)))
+			}
+		})
+	}
+	writers.Wait()
+	waitFor(t, pool(t, url), fmt.Sprintf("select coalesce(sum(last_sequence), 0) = %d from log_head", 4*each*2))
+	cancel()
+	services.Wait()
+	drain(t, a, lead(t, a))
+	const twice = `select count(*) - count(distinct position) from (select unnest(positions) as position from log) as l`
+	var again, rows int
+	if err := a.DB().GetContext(t.Context(), &again, twice); err != nil || again != 0 {
+		t.Fatalf("%d numbered twice (%v)", again, err)
+	}
+	if err := a.DB().GetContext(t.Context(), &rows, "select sum(last_sequence) from log_head"); err != nil || rows != 4*each*2 {
+		t.Fatalf("%d numbered (%v), want %d", rows, err, 4*each*2)
 	}
 }

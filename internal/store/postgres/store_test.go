@@ -334,3 +334,38 @@ func TestLog_ReadsFromMemoryAndFromTheDatabase(t *testing.T) {
 		}
 	}
 }
+
+// A connection that is lost while the commit is under way leaves an open question, not an answer.
+func TestCommit_LostConnectionIsAmbiguous(t *testing.T) {
+	t.Parallel()
+	url := newDatabase(t)
+	s := openStore(t, url, func(c *Config) { c.LockTimeout = time.Minute; c.StatementTimeout = time.Minute })
+	p := pool(t, url)
+	holder, err := p.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Rollback(context.Background()) //nolint:errcheck // it only held a lock
+	if _, err := holder.Exec(t.Context(), "lock table outbox in access exclusive mode"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() {
+		done <- s.Run(context.Background(), func(_ context.Context, tx mainstay.Tx) error {
+			tx.Send(message("orders", "k"))
+			return nil
+		})
+	}()
+	const stuck = "from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+	waitFor(t, p, "select count(*) = 1 "+stuck)
+	if _, err := p.Exec(t.Context(), "select pg_terminate_backend(pid) "+stuck); err != nil {
+		t.Fatal(err)
+	}
+	err = <-done
+	if !errors.Is(err, errAmbiguous) || !errors.Is(err, lane.ErrTransient) {
+		t.Fatalf("got %v, want ambiguous and transient", err)
+	}
+	if got := ingestError(t.Context(), err, true); !errors.Is(got, ingest.ErrAmbiguous) {
+		t.Fatalf("to ingest: %v", got)
+	}
+}

@@ -1,0 +1,93 @@
+package postgres
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/outbox"
+)
+
+// The hot statements look up keys in an index, on empty tables that were never analysed too.
+func TestPlans_LookUpKeys(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	insert, err := outbox.PostgresInsert([]*mainstay.Message{message("orders", "k")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		db    *sqlx.DB
+		query string
+	}{
+		"append":      {s.db, insert.SQL},
+		"lease check": {s.db, checkLeases},
+		"lease renew": {s.db, renewQuery},
+		"positions":   {s.db, readPositions},
+		"outbox":      {s.db, readOutboxQuery},
+		"places":      {s.db, placesQuery},
+		"move":        {s.db, moveQuery},
+		"park":        {s.db, parkQuery},
+		"repark":      {s.db, reparkQuery},
+		"unpark":      {s.db, unparkQuery},
+		"load parked": {s.db, loadParkedQuery},
+		"end":         {s.db, endDeadLetterQuery},
+		"barriers":    {s.db, barriersQuery},
+		"load sagas":  {s.db, loadSagas},
+		"save sagas":  {s.db, saveSagas},
+		"due sagas":   {s.db, dueSagas},
+		"existing":    {s.db, existingQuery},
+		"progress":    {s.db, saveProgressQuery},
+		"fresh round": {s.seqDB, roundFresh + roundNumber},
+		"chunk":       {s.seqDB, roundChunk + roundNumber},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			plan := explain(t, test.db, test.query)
+			bads := []string{"Seq Scan on"}
+			if test.db == s.db { // a round joins what it has just made
+				bads = append(bads, "Hash Join", "Merge Join")
+			}
+			for _, bad := range bads {
+				for line := range strings.Lines(plan) {
+					if strings.Contains(line, bad) && !strings.Contains(line, "sequencer_state") {
+						t.Errorf("%s in the plan:\n%s", bad, plan)
+					}
+				}
+			}
+		})
+	}
+}
+
+// explain gives the plan for any arguments.
+func explain(t *testing.T, db *sqlx.DB, query string) string {
+	t.Helper()
+	conn, err := db.Connx(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	for _, step := range []string{"set plan_cache_mode = force_generic_plan", "prepare hot as " + query} {
+		if _, err := conn.ExecContext(t.Context(), step); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer conn.ExecContext(t.Context(), "deallocate hot") //nolint:errcheck // the database is dropped anyway
+	var args int
+	const count = "select cardinality(parameter_types) from pg_prepared_statements where name = 'hot'"
+	if err := conn.GetContext(t.Context(), &args, count); err != nil {
+		t.Fatal(err)
+	}
+	execute := "explain (costs off) execute hot"
+	if args > 0 {
+		execute += fmt.Sprintf("(%s)", strings.TrimSuffix(strings.Repeat("null, ", args), ", "))
+	}
+	var lines []string
+	if err := conn.SelectContext(t.Context(), &lines, execute); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join(lines, "\n")
+}
