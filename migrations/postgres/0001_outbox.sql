@@ -152,12 +152,13 @@ create table relay_progress (
     constraint relay_progress_pk primary key (topic, lane)
 ) with (fillfactor = 50);
 
--- Fails the transaction with a code of its own where a compare-and-set has found something else.
+-- Fails the transaction where a compare-and-set has found something else: with a code of its own where somebody has
+-- taken over, with that of a serialization failure where the work is to be repeated.
 -- +goose StatementBegin
-create function fence(ok boolean, what text) returns void language plpgsql as $$
+create function fence(ok boolean, what text, code text default 'MF001') returns void language plpgsql as $$
 begin
     if ok is not true then
-        raise exception '%', what using errcode = 'MF001';
+        raise exception '%', what using errcode = code;
     end if;
 end $$;
 -- +goose StatementEnd
@@ -190,7 +191,7 @@ select create_outbox_partitions(7);
 -- +goose Down
 drop function found_database(int);
 drop function database_identity();
-drop function fence(boolean, text);
+drop function fence(boolean, text, text);
 drop table relay_progress;
 drop table lease;
 drop table sequencer_state;

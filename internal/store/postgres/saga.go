@@ -25,7 +25,7 @@ with saved as (
     where s.id = r.id and s.version = r.version - 1
     returning 1
 )
-select fence((select count(*) from saved) = cardinality($1::text[]), 'a saga has another version by now')`
+select fence((select count(*) from saved) = cardinality($1::text[]), 'a saga has another version by now', '40001')`
 	insertHistory = `/* saga.history */
 insert into saga_history (saga_id, version, at, message_id, entry, sent)
 select * from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[]::jsonb[])`
