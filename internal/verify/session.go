@@ -1,0 +1,281 @@
+package verify
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mainstay-io/mainstay"
+)
+
+// session is one connection on which all checks are made.
+type session struct {
+	o    Options
+	conn *sql.Conn
+	now  time.Time
+	// noGateway says why the gateway's store cannot be read, empty when it can.
+	noGateway string
+	attached  bool
+	// horizon is the age of what the outbox still has, as of the snapshot.
+	horizon time.Time
+}
+
+func open(ctx context.Context, o Options) (*session, error) {
+	conn, err := o.DB.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	s := &session{o: o, conn: conn, now: o.Clock()}
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, s.close(ctx))
+	}
+	return s, nil
+}
+
+func (s *session) prepare(ctx context.Context) error {
+	ok, err := s.exists(ctx, "orders")
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return ErrNoSchema
+	}
+	if err := s.findGateway(ctx); err != nil {
+		return err
+	}
+	if s.o.Journal == nil {
+		return nil
+	}
+	return s.loadJournal(ctx)
+}
+
+// close gives the connection back as it was.
+func (s *session) close(ctx context.Context) error {
+	var statements []string
+	if s.sqlite() {
+		statements = append(statements, "drop table if exists temp.verify_journal")
+		if s.attached {
+			statements = append(statements, "detach sandbox")
+		}
+	} else if s.o.Journal != nil {
+		statements = append(statements, "drop table if exists pg_temp.verify_journal")
+	}
+	var errs []error
+	for _, statement := range statements {
+		_, err := s.conn.ExecContext(context.WithoutCancel(ctx), statement)
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, s.conn.Close())...)
+}
+
+func (s *session) sqlite() bool { return s.o.Dialect == mainstay.SQLite }
+
+const (
+	existsSQLite   = `/* verify.exists */ select count(*) from sqlite_schema where name = $1`
+	existsPostgres = `/* verify.exists */ select count(*) from (select to_regclass($1) as oid) t where oid is not null`
+)
+
+func (s *session) exists(ctx context.Context, table string) (bool, error) {
+	query := existsPostgres
+	if s.sqlite() {
+		query = existsSQLite
+	}
+	var n int
+	if err := s.conn.QueryRowContext(ctx, query, table).Scan(&n); err != nil {
+		return false, fmt.Errorf("looking for table %s: %w", table, err)
+	}
+	return n > 0, nil
+}
+
+// findGateway makes the gateway's store readable as the schema sandbox, which it is on PostgreSQL.
+func (s *session) findGateway(ctx context.Context) error {
+	if !s.sqlite() {
+		ok, err := s.exists(ctx, "sandbox.authorisation")
+		if !ok {
+			s.noGateway = "the gateway has no store in this database"
+		}
+		return err
+	}
+	if _, err := os.Stat(s.o.GatewayFile); err != nil {
+		s.noGateway = fmt.Sprintf("the gateway's store %q is not there", s.o.GatewayFile)
+		return nil
+	}
+	if _, err := s.conn.ExecContext(ctx, "/* verify.attach */ attach $1 as sandbox", s.o.GatewayFile); err != nil {
+		return fmt.Errorf("opening the gateway's store: %w", err)
+	}
+	s.attached = true
+	return nil
+}
+
+// snapshot runs fn in a transaction that reads one snapshot and is rolled back. On SQLite the gateway's store has a
+// snapshot of its own, which is taken after the database's, or before it.
+func (s *session) snapshot(ctx context.Context, gatewayFirst bool, fn func() error) (err error) {
+	begin := []string{"begin transaction isolation level repeatable read read only", "set local statement_timeout = 0"}
+	if s.sqlite() {
+		begin = []string{"begin"}
+	}
+	for _, statement := range begin {
+		if _, err := s.conn.ExecContext(ctx, statement); err != nil {
+			return fmt.Errorf("beginning: %w", err)
+		}
+	}
+	defer func() {
+		if _, failed := s.conn.ExecContext(context.WithoutCancel(ctx), "rollback"); failed != nil && err == nil {
+			err = fmt.Errorf("ending: %w", failed)
+		}
+	}()
+	touches := []func(context.Context) error{s.readHorizon, s.touchGateway}
+	if gatewayFirst {
+		touches[0], touches[1] = touches[1], touches[0]
+	}
+	for _, touch := range touches {
+		if err := touch(ctx); err != nil {
+			return err
+		}
+	}
+	return fn()
+}
+
+const touchGateway = `/* verify.gateway */ select count(*) from (select 1 from sandbox.authorisation limit 1) t`
+
+func (s *session) touchGateway(ctx context.Context) error {
+	if s.noGateway != "" {
+		return nil
+	}
+	_, err := s.numbers(ctx, touchGateway)
+	return err
+}
+
+// Whether messages were removed from the beginning of some log, and when the oldest that is left was written.
+const (
+	trimmed = `/* verify.trimmed */
+select count(*) from log_head h left join {first} e on e.topic = h.topic and e.lane = h.lane and e.sequence = 1
+left join outbox o on o.position = e.position where o.position is null`
+	oldest = `/* verify.oldest */
+select coalesce((select {micros created_at} from outbox order by position limit 1), {now micros} - 86400000000)`
+)
+
+// clocks is how far the clocks of processes and of the database may differ.
+const clocks = 5 * time.Second
+
+func (s *session) readHorizon(ctx context.Context) error {
+	s.horizon = time.UnixMicro(0)
+	n, err := s.numbers(ctx, trimmed)
+	if err != nil || n[0] == 0 {
+		return err
+	}
+	at, err := s.numbers(ctx, oldest)
+	if err != nil {
+		return err
+	}
+	s.horizon = time.UnixMicro(at[0]).Add(clocks)
+	return nil
+}
+
+// sql gives a query in the session's dialect. Queries are written for PostgreSQL; a name in braces stands for what
+// the dialects say differently, and the casts that SQLite does not need are left out.
+func (s *session) sql(query string) string {
+	at, words := instant, postgresWords()
+	if s.sqlite() {
+		at, words = number, sqliteWords()
+	}
+	times := strings.NewReplacer(
+		"{now micros}", number(s.now), "{recent}", at(s.now.Add(-s.o.Grace)),
+		"{horizon}", at(s.horizon), "{kept}", at(s.now.Add(-s.o.Retention)))
+	return times.Replace(strings.NewReplacer(words...).Replace(query))
+}
+
+func number(t time.Time) string { return strconv.FormatInt(t.UnixMicro(), 10) }
+
+func instant(t time.Time) string {
+	return "(timestamptz 'epoch' + interval '" + number(t) + " microseconds')"
+}
+
+// nothing is a rule that cannot be broken in a dialect: on SQLite the number stands in the message's own row.
+const nothing = "select null, null where false"
+
+func sqliteWords() []string {
+	return []string{
+		"::text", "", "::jsonb", "", "::bigint", "",
+		"{log}", "outbox", "{first}", "outbox",
+		"{messages}", "(select id, topic, lane, sequence, key, type, headers, created_at from outbox)",
+		"{sent}", "json_each(h.sent) as m", "{lines}", "json_each(o.lines) as l", "{topics}", "json_each(c.topics) as t",
+		"{body}", "cast(i.body as text)", "{micros created_at}", "created_at",
+		"{unnumbered}", nothing, "{numbered twice}", nothing, "{gone}", nothing,
+	}
+}
+
+func postgresWords() []string {
+	const log = `(select g.topic, g.lane, g.first_sequence + p.n - 1 as sequence, p.position
+	from log g cross join lateral unnest(g.positions) with ordinality as p(position, n))`
+	return []string{
+		"{log}", log,
+		"{first}", "(select topic, lane, first_sequence as sequence, positions[1] as position from log where first_sequence = 1)",
+		"{messages}", `(select o.id::text as id, o.topic, o.lane, e.sequence, o.key, o.type, o.headers, o.created_at
+	from ` + log + ` e join outbox o on o.position = e.position)`,
+		"{sent}", "jsonb_array_elements_text(h.sent) as m(value)", "{lines}", "jsonb_array_elements(o.lines) as l(value)",
+		"{topics}", "jsonb_array_elements_text(c.topics) as t(value)",
+		"{body}", "convert_from(i.body, 'UTF8')::jsonb",
+		"{micros created_at}", "(extract(epoch from created_at) * 1000000)::bigint",
+		"{unnumbered}", `select o.id::text, 'the sequencer has passed it by: it has no sequence'
+from outbox o cross join sequencer_state q left join ` + log + ` e on e.position = o.position
+where e.position is null and pg_visible_in_snapshot(o.xid, q.snapshot)`,
+		"{numbered twice}", `select 'position ' || e.position, 'has ' || count(*) || ' sequences'
+from ` + log + ` e group by e.position having count(*) > 1`,
+		"{gone}", `select g.topic || '/' || g.lane || '/' || (g.first_sequence + p.n - 1), 'the message has left the outbox, and older ones have not'
+from log g cross join lateral unnest(g.positions) with ordinality as p(position, n) left join outbox o on o.position = p.position
+where o.position is null and g.oldest >= {horizon}`,
+	}
+}
+
+// numbers runs a query that gives one row of numbers.
+func (s *session) numbers(ctx context.Context, query string) ([]int64, error) {
+	rows, err := s.conn.QueryContext(ctx, s.sql(query))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", tag(query), err)
+	}
+	defer func() { _ = rows.Close() }()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	out, dest := make([]int64, len(columns)), make([]any, len(columns))
+	for i := range out {
+		dest[i] = &out[i]
+	}
+	if !rows.Next() {
+		return nil, errors.Join(fmt.Errorf("%s: no row", tag(query)), rows.Err())
+	}
+	return out, errors.Join(rows.Scan(dest...), rows.Err())
+}
+
+// violations runs a query that gives an id and a detail for each violation.
+func (s *session) violations(ctx context.Context, query string, found finder) error {
+	rows, err := s.conn.QueryContext(ctx, s.sql(query))
+	if err != nil {
+		return fmt.Errorf("%s: %w", tag(query), err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id, detail sql.NullString
+		if err := rows.Scan(&id, &detail); err != nil {
+			return fmt.Errorf("%s: %w", tag(query), err)
+		}
+		found(tag(query), id.String, detail.String)
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("%s: %w", tag(query), err)
+	}
+	return nil
+}
+
+// tag is the name in the comment that a query begins with.
+func tag(query string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(query, "/* verify."), " */")
+	return name
+}

@@ -1,0 +1,55 @@
+package verify_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/verify"
+)
+
+func each(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
+	for _, dialect := range []mainstay.Dialect{mainstay.SQLite, mainstay.Postgres} {
+		t.Run(string(dialect), func(t *testing.T) {
+			t.Parallel()
+			test(t, newWorld(t, dialect))
+		})
+	}
+}
+
+func run(t *testing.T, o verify.Options) verify.Report {
+	t.Helper()
+	r, err := verify.Run(t.Context(), o)
+	must(t, err)
+	return r
+}
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, w *world) {
+		t.Run("healthy", func(t *testing.T) { healthy(t, w) })
+	})
+}
+
+func healthy(t *testing.T, w *world) {
+	t.Parallel()
+	r := run(t, w.copy(t).options())
+	for _, c := range r.Checks {
+		t.Logf("%-16s %s", c.Name, c.Summary)
+		for _, v := range c.Violations {
+			t.Errorf("%s: %s: %s", c.Name, v.ID, v.Detail)
+		}
+		if c.Skipped != "" {
+			t.Errorf("%s was skipped: %s", c.Name, c.Skipped)
+		}
+	}
+	want := verify.Counts{
+		Accepted: 7, Confirmed: 2, Cancelled: 3, NeedsOperator: 1, Pending: 1, OpenDeadLetters: 1,
+		Owed: []verify.Amount{{Currency: "EUR", Amount: 2500}},
+	}
+	if diff := cmp.Diff(want, r.Counts); diff != "" {
+		t.Error(diff)
+	}
+}
