@@ -18,24 +18,18 @@ type SchemaError struct {
 	Have, Want int64
 }
 
-// Error says what is wrong.
+// Error says what is wrong, and what to run.
 func (e *SchemaError) Error() string {
+	const up = "; run: mainstay migrate up --database URL"
 	switch {
 	case e.Have == 0:
-		return "the database has no schema yet"
-	case e.Have < e.Want:
-		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want)
+		return "the database has no schema yet" + up
+	case e.Have <= e.Want:
+		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want) + up
 	default:
-		return fmt.Sprintf("the database's schema has version %d, newer than the %d that this binary knows", e.Have, e.Want)
+		return fmt.Sprintf("the database's schema has version %d, newer than the %d that this binary knows; run a newer binary",
+			e.Have, e.Want)
 	}
-}
-
-// Hint says what to do.
-func (e *SchemaError) Hint() string {
-	if e.Have > e.Want {
-		return "Run a newer binary."
-	}
-	return "Run: mainstay migrate up --database URL"
 }
 
 // UnsafeError says that the server acknowledges commits which a power cut may take back.
@@ -43,12 +37,7 @@ type UnsafeError struct{ Setting string }
 
 // Error names the setting.
 func (e *UnsafeError) Error() string {
-	return "PostgreSQL runs with " + e.Setting + "=off: what was accepted could be lost"
-}
-
-// Hint says what to do.
-func (e *UnsafeError) Hint() string {
-	return "Turn " + e.Setting + " on, or allow unsafe durability by name."
+	return "PostgreSQL runs with " + e.Setting + "=off, so that what was accepted could be lost; turn it on, or allow it by name"
 }
 
 func (s *Store) check(ctx context.Context) error {

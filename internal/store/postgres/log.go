@@ -13,8 +13,12 @@ import (
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
-// tailSize is how many of a log's latest messages are kept in memory, at least; at most twice as many.
-const tailSize = 1024
+// Bounds of what is kept in memory: a log's latest messages, at least tailSize and at most twice as many, and none
+// with a payload above tailPayload.
+const (
+	tailSize    = 256
+	tailPayload = 8 << 10
+)
 
 // tail keeps the end of the logs that were read in memory: what one reader of the process has fetched, the relay or a
 // consumer, the others want next.
@@ -30,6 +34,9 @@ func (t *tail) add(ms []*mainstay.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range ms {
+		if len(m.Payload) > tailPayload {
+			continue
+		}
 		log := t.logs[m.TopicLane()]
 		if n := len(log); n > 0 {
 			last := log[n-1].Sequence
