@@ -28,6 +28,7 @@ where p.order_id is null
     or coalesce(b.hold, 0) <> case when p.status = 'authorised' then p.amount else 0 end
     or coalesce(b.merchant, 0) <> case when p.status = 'captured' then p.amount else 0 end
     or (b.order_id is not null and (b.currency <> p.currency or b.largest <> p.amount))`,
+			"/* verify.gateway_missing */ {gateway missing}",
 			"/* verify.paid */\nwith " + givenUp + `select o.id::text, 'the order is confirmed over ' || o.total || ' ' || o.currency || ', its payment is ' || coalesce(p.status, 'not there')
     || ' over ' || coalesce(p.amount, 0) || ' ' || coalesce(p.currency, '')
 from orders o left join payment p on p.order_id = o.id::text

@@ -38,7 +38,11 @@ func open(ctx context.Context, o Options) (*session, error) {
 }
 
 func (s *session) prepare(ctx context.Context) error {
-	ok, err := s.exists(ctx, "orders")
+	table := "orders"
+	if s.sqlite() {
+		table = "main.orders"
+	}
+	ok, err := s.exists(ctx, table)
 	switch {
 	case err != nil:
 		return err
@@ -76,7 +80,7 @@ func (s *session) close(ctx context.Context) error {
 func (s *session) sqlite() bool { return s.o.Dialect == mainstay.SQLite }
 
 const (
-	existsSQLite   = `/* verify.exists */ select count(*) from sqlite_schema where name = $1`
+	existsSQLite   = `/* verify.exists */ select count(*) from pragma_table_list where schema || '.' || name = $1`
 	existsPostgres = `/* verify.exists */ select count(*) from (select to_regclass($1) as oid) t where oid is not null`
 )
 
@@ -94,35 +98,32 @@ func (s *session) exists(ctx context.Context, table string) (bool, error) {
 
 // findGateway makes the gateway's store readable as the schema sandbox, which it is on PostgreSQL.
 func (s *session) findGateway(ctx context.Context) error {
-	if !s.sqlite() {
-		ok, err := s.exists(ctx, "sandbox.authorisation")
-		if !ok {
-			s.noGateway = "the gateway has no store in this database"
+	if s.sqlite() {
+		if _, err := os.Stat(s.o.GatewayFile); err != nil {
+			s.noGateway = fmt.Sprintf("the payment gateway's store %q is not there", s.o.GatewayFile)
+			return nil
 		}
-		return err
+		if _, err := s.conn.ExecContext(ctx, "/* verify.attach */ attach $1 as sandbox", s.o.GatewayFile); err != nil {
+			return fmt.Errorf("opening the payment gateway's store: %w", err)
+		}
+		s.attached = true
 	}
-	if _, err := os.Stat(s.o.GatewayFile); err != nil {
-		s.noGateway = fmt.Sprintf("the gateway's store %q is not there", s.o.GatewayFile)
-		return nil
+	ok, err := s.exists(ctx, "sandbox.authorisation")
+	if !ok {
+		s.noGateway = "the payment gateway's store has no authorisations"
 	}
-	if _, err := s.conn.ExecContext(ctx, "/* verify.attach */ attach $1 as sandbox", s.o.GatewayFile); err != nil {
-		return fmt.Errorf("opening the gateway's store: %w", err)
-	}
-	s.attached = true
-	return nil
+	return err
 }
 
 // snapshot runs fn in a transaction that reads one snapshot and is rolled back. On SQLite the gateway's store has a
 // snapshot of its own, which is taken after the database's, or before it.
 func (s *session) snapshot(ctx context.Context, gatewayFirst bool, fn func() error) (err error) {
-	begin := []string{"begin transaction isolation level repeatable read read only", "set local statement_timeout = 0"}
+	begin := "begin transaction isolation level repeatable read read only; set local statement_timeout = 0"
 	if s.sqlite() {
-		begin = []string{"begin"}
+		begin = "begin"
 	}
-	for _, statement := range begin {
-		if _, err := s.conn.ExecContext(ctx, statement); err != nil {
-			return fmt.Errorf("beginning: %w", err)
-		}
+	if _, err := s.conn.ExecContext(ctx, begin); err != nil {
+		return fmt.Errorf("beginning: %w", err)
 	}
 	defer func() {
 		if _, failed := s.conn.ExecContext(context.WithoutCancel(ctx), "rollback"); failed != nil && err == nil {
@@ -184,7 +185,12 @@ func (s *session) sql(query string) string {
 	if s.sqlite() {
 		at, words = number, sqliteWords()
 	}
+	missing := nothing
+	if s.noGateway != "" {
+		missing = "select order_id, 'the payment is ' || status || ', and the gateway has no store' from payment where status <> 'declined'"
+	}
 	times := strings.NewReplacer(
+		"{gateway missing}", missing,
 		"{now micros}", number(s.now), "{recent}", at(s.now.Add(-s.o.Grace)),
 		"{horizon}", at(s.horizon), "{kept}", at(s.now.Add(-s.o.Retention)))
 	return times.Replace(strings.NewReplacer(words...).Replace(query))

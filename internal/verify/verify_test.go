@@ -30,6 +30,9 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		t.Run("healthy", func(t *testing.T) { healthy(t, w) })
+		planting(t, w)
+		journals(t, w)
+		options(t, w)
 	})
 }
 
