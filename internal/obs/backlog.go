@@ -3,6 +3,7 @@ package obs
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,12 +31,13 @@ type ConsumerTopic struct{ Consumer, Topic string }
 // SagaStatus names sagas of one definition in one status.
 type SagaStatus struct{ Saga, Status string }
 
-// Backlog is what waits in the database. What has nothing waiting is given with a zero depth, so that its metric
-// falls to 0 rather than away.
+// Backlog is what waits in the database. Registered consumers are always in it, those with nothing waiting with a zero
+// depth; sagas are as long as there are any.
 type Backlog struct {
 	// Unhandled are the messages beyond a consumer's place.
 	Unhandled map[ConsumerTopic]Depth
-	// Parked and Dead are by consumer; dead letters are those still open.
+	// Parked and Dead are by consumer: a message is in one of the two. Dead letters are those that are open; the
+	// relay's are a consumer's as well.
 	Parked, Dead map[string]Depth
 	// Sagas are those that have not come to their end.
 	Sagas map[SagaStatus]Depth
@@ -128,11 +130,21 @@ func (b *backlog) current() (Backlog, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), backlogTimeout)
 	defer cancel()
-	failedBefore := b.err != nil
-	b.last, b.err = b.reader.Backlog(ctx)
+	now, err := b.reader.Backlog(ctx)
 	b.read, b.at = true, clock.Start()
-	if b.err != nil && !failedBefore {
-		b.log.WarnContext(ctx, "backlog cannot be read, its metrics are missing", Err(b.err))
+	if err != nil {
+		if b.err == nil {
+			b.log.WarnContext(ctx, "backlog cannot be read, its metrics are missing", Err(err))
+		}
+		b.err = err
+		return b.last, err
 	}
-	return b.last, b.err
+	sagas := make(map[SagaStatus]Depth, len(b.last.Sagas))
+	for k := range b.last.Sagas {
+		sagas[k] = Depth{} // a metric falls to 0 rather than away
+	}
+	maps.Copy(sagas, now.Sagas)
+	now.Sagas = sagas
+	b.last, b.err = now, nil
+	return now, nil
 }

@@ -183,6 +183,31 @@ func TestBacklog_IsReadSeldomAndMayFail(t *testing.T) {
 	})
 }
 
+func TestBacklog_FallsToZeroWithTheLastSaga(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reg, r := prometheus.NewPedanticRegistry(), &reader{backlog: someBacklog()}
+		obs.RegisterBacklog(reg, r, slog.New(slog.DiscardHandler))
+		for _, want := range []float64{9, 0, 0} {
+			families, err := reg.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := -1.0
+			for _, f := range families {
+				if f.GetName() == "mainstay_saga_open" {
+					got = f.GetMetric()[0].GetGauge().GetValue()
+				}
+			}
+			if got != want {
+				t.Fatalf("mainstay_saga_open is %v, want %v", got, want)
+			}
+			r.backlog.Sagas = nil
+			time.Sleep(6 * time.Second) // of the bubble's clock
+		}
+	})
+}
+
 func TestReference_IsCurrent(t *testing.T) {
 	t.Parallel()
 	families, err := exercised(t).Gather()

@@ -15,6 +15,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/ingest"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
 	"github.com/mainstay-io/mainstay/internal/relay"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
@@ -35,6 +36,7 @@ type store interface {
 	relay.Store
 	orchestrator.Store
 	ingest.Store
+	obs.BacklogReader
 	Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error
 	Dialect() mainstay.Dialect
 	Lanes() int

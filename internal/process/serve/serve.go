@@ -62,6 +62,7 @@ func Main(ctx context.Context, env app.Env, cfg app.Config) (err error) {
 		group.Add(s)
 	}
 	b.checks(health)
+	obs.RegisterBacklog(reg, b.db, log)
 	group.Add(b.publicServer(public).Service(app.Intake))
 	group.Add(b.opsServer(ops, health, reg).Service(app.Probes))
 	health.Start()
