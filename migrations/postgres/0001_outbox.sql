@@ -167,8 +167,9 @@ end $$;
 -- have another one than what they were made from.
 -- +goose StatementBegin
 create function database_identity() returns text language sql stable as $$
-    select s.system_identifier || '/' || c.timeline_id || '/' || d.oid
-    from pg_control_system() s, pg_control_checkpoint() c, pg_database d
+    -- The timeline is that of the write-ahead log: the control file learns of a promotion at its next checkpoint.
+    select s.system_identifier || '/' || ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int || '/' || d.oid
+    from pg_control_system() s, pg_database d
     where d.datname = current_database()
 $$;
 -- +goose StatementEnd

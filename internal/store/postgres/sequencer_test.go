@@ -362,3 +362,37 @@ func TestSequencer_ManyAtOnce(t *testing.T) {
 		t.Fatalf("%d numbered (%v), want %d", rows, err, 4*each*2)
 	}
 }
+
+// A promoted standby keeps its transaction ids: the log goes on where it is, in a new incarnation.
+func TestSequencer_OpensAnIncarnationAfterAPromotion(t *testing.T) {
+	t.Parallel()
+	url := newDatabase(t)
+	s := openStore(t, url)
+	l := lead(t, s)
+	send(t, s, message("orders", "k"))
+	drain(t, s, l)
+	send(t, s, message("orders", "k"))
+	_, err := pool(t, url).Exec(t.Context(), `update meta set identity = regexp_replace(identity, '/[0-9]+/', '/77/')`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time it is the same database
+		l = lead(t, s)
+	}
+	if n := drain(t, s, l); n != 1 {
+		t.Fatalf("%d numbered, want 1", n)
+	}
+	var got struct {
+		Opened int64
+		First  int64
+		Used   int64
+	}
+	const query = `select i.id as opened, i.first_sequence as first, l.incarnation as used
+from incarnation i join log l using (topic, lane) where l.first_sequence = 2`
+	if err := s.DB().GetContext(t.Context(), &got, query); err != nil {
+		t.Fatal(err)
+	}
+	if got.Opened != 2 || got.First != 2 || got.Used != 2 {
+		t.Fatalf("%+v, want incarnation 2 from sequence 2 on", got)
+	}
+}
