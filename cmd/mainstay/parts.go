@@ -27,5 +27,7 @@ type demoOptions struct {
 type verifyOptions struct {
 	// Journal is the path of a client's own record, "" for none.
 	Journal string
-	Output  string
+	// JournalComplete says that there was no other client.
+	JournalComplete bool
+	Output          string
 }

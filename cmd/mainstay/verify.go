@@ -24,6 +24,7 @@ are counted, and are no violations.`,
 	app.AddFlags(cmd.Flags(), "data", "database")
 	var o verifyOptions
 	cmd.Flags().StringVar(&o.Journal, "journal", "", "a client's own record to check against: a `FILE` of JSON lines with key, status and order id")
+	cmd.Flags().BoolVar(&o.JournalComplete, "journal-complete", false, "there was no other client: an order that the journal does not know is a violation")
 	output := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := app.LoadConfig(env, cmd.Flags())

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	invariants "github.com/mainstay-io/mainstay/internal/verify"
+)
+
+// runVerify opens the configured database for reading, makes all checks and prints what was found.
+func runVerify(ctx context.Context, env app.Env, cfg app.Config, o verifyOptions) (err error) {
+	options, err := openChecked(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, options.DB.Close()) }()
+	if o.Journal != "" {
+		f, err := os.Open(o.Journal)
+		if err != nil {
+			return app.Errorf(app.ExitNotFound, "--journal names a file of JSON lines with key, status and order_id.", "opening the journal: %w", err)
+		}
+		defer func() { _ = f.Close() }()
+		options.Journal, options.JournalComplete = f, o.JournalComplete
+	}
+	report, err := invariants.Run(ctx, options)
+	switch {
+	case errors.Is(err, invariants.ErrNoSchema):
+		return app.Errorf(app.ExitConflict, "`mainstay migrate up` makes it, and `mainstay serve` does for a directory.", "%w", err)
+	case errors.Is(err, invariants.ErrJournal):
+		return app.Errorf(app.ExitUsage, "The journal has one JSON object a line, with key, status and order_id.", "%w", err)
+	case err != nil:
+		return err
+	}
+	return printReport(env.Stdout, format(o.Output), report)
+}
+
+// openChecked finds the database. Nothing is made that is not there.
+func openChecked(ctx context.Context, cfg app.Config) (invariants.Options, error) {
+	o := invariants.Options{Retention: cfg.IdempotencyRetention, Clock: clock.System}
+	path, file := strings.CutPrefix(cfg.Database, "sqlite:")
+	if cfg.Database != "" && !file {
+		db, err := sql.Open("pgx", cfg.Database)
+		if err != nil {
+			return o, app.Errorf(app.ExitUsage, "--database wants postgres://USER:PASSWORD@HOST/NAME.", "reading the database URL: %w", err)
+		}
+		o.DB, o.Dialect = db, mainstay.Postgres
+		if err := db.PingContext(ctx); err != nil {
+			return o, errors.Join(app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
+				"connecting to the database %s: %w", app.Redact(cfg.Database), err), db.Close())
+		}
+		return o, nil
+	}
+	if !file {
+		path = filepath.Join(cfg.Data, "mainstay.db")
+	}
+	if _, err := os.Stat(path); err != nil {
+		return o, app.Errorf(app.ExitNotFound, "--data names the directory that `mainstay serve` was given, ./mainstay-data by default.",
+			"there is no database %s", path)
+	}
+	o.Dialect, o.GatewayFile = mainstay.SQLite, filepath.Join(filepath.Dir(path), "gateway.db")
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	o.DB = db
+	return o, err
+}
+
+// printReport prints a line for each check, the violations below it, and what it comes to. Violations are an error.
+func printReport(w io.Writer, form format, r invariants.Report) error {
+	found := r.Found()
+	if form == "json" {
+		if err := form.print(w, r, nil, nil); err != nil {
+			return err
+		}
+	} else if _, err := io.WriteString(w, reportText(r)); err != nil {
+		return err
+	}
+	if found == 0 {
+		return nil
+	}
+	return app.Errorf(app.ExitPartial, "Keep the database as it is; the ids above say where to look.", "%d %s", found, plural(found, "violation", "violations"))
+}
+
+func reportText(r invariants.Report) string {
+	var b strings.Builder
+	for _, c := range r.Checks {
+		mark := "ok"
+		switch {
+		case c.Found > 0:
+			mark = "BROKEN"
+		case c.Skipped != "":
+			mark = "skipped"
+		}
+		fmt.Fprintf(&b, "%-8s %s: %s\n", mark, c.Name, c.Summary)
+		for _, v := range c.Violations {
+			fmt.Fprintf(&b, "         %s: %s (%s)\n", v.ID, v.Detail, v.Rule)
+		}
+		if more := c.Found - int64(len(c.Violations)); more > 0 {
+			fmt.Fprintf(&b, "         and %d more\n", more)
+		}
+	}
+	n := r.Counts
+	fmt.Fprintf(&b, "\n%d accepted: %d confirmed, %d cancelled, %d %s an operator, %d pending; %d open %s", n.Accepted, n.Confirmed,
+		n.Cancelled, n.NeedsOperator, plural(n.NeedsOperator, "needs", "need"), n.Pending, n.OpenDeadLetters, plural(n.OpenDeadLetters, "dead letter", "dead letters"))
+	for _, a := range n.Owed {
+		fmt.Fprintf(&b, "; owed: void %d %s (minor units)", a.Amount, a.Currency)
+	}
+	if found := r.Found(); found > 0 {
+		fmt.Fprintf(&b, "; %d %s\n", found, plural(found, "violation", "violations"))
+	} else {
+		b.WriteString("; nothing lost, nothing twice\n")
+	}
+	return b.String()
+}
+
+func plural(n int64, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
