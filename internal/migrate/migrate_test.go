@@ -29,11 +29,9 @@ union all select proname || ' ' || prosrc from pg_proc where pronamespace = curr
 
 func open(t *testing.T, dialect mainstay.Dialect) *sql.DB {
 	t.Helper()
-	driver, dsn := "sqlite", ""
+	driver, dsn := "sqlite", filepath.Join(t.TempDir(), "test.db")+"?_pragma=busy_timeout(5000)&_txlock=immediate"
 	if dialect == mainstay.Postgres {
 		driver, dsn = "pgx", pgtest.New(t)
-	} else {
-		dsn = filepath.Join(t.TempDir(), "test.db") + "?_pragma=busy_timeout(5000)&_txlock=immediate"
 	}
 	db, err := sql.Open(driver, dsn)
 	if err != nil {
@@ -53,7 +51,7 @@ func shape(t *testing.T, db *sql.DB, dialect mainstay.Dialect) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells
+	defer rows.Close() // rows.Err tells
 	var lines []string
 	for rows.Next() {
 		var line string

@@ -33,7 +33,7 @@ func (s *Store) Prepare(ctx context.Context, l lease.Lease) error {
 	if err != nil {
 		return fmt.Errorf("beginning: %w", translate(ctx, err))
 	}
-	defer tx.Rollback() //nolint:errcheck // after the commit it does nothing
+	defer tx.Rollback() // after the commit it does nothing
 	if err := s.prepare(ctx, tx, l); err != nil {
 		return translate(ctx, err)
 	}

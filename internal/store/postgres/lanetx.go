@@ -181,7 +181,7 @@ func (t *laneTx) Barriers(ctx context.Context, stepKeys []string) ([]lane.Barrie
 	if err != nil {
 		return nil, fmt.Errorf("reading the barrier of %s: %w", t.consumer, err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells
+	defer rows.Close() // rows.Err tells
 	var bs []lane.Barrier
 	for rows.Next() {
 		var b lane.Barrier

@@ -74,7 +74,7 @@ func (s *Store) take(ctx context.Context, name string, lanes []int, holder strin
 		if err != nil {
 			return err
 		}
-		defer rows.Close() //nolint:errcheck // rows.Err tells
+		defer rows.Close() // rows.Err tells
 		for rows.Next() {
 			l := lease.Lease{Name: name}
 			if err := rows.Scan(&l.Lane, &l.Epoch, &l.Unclean); err != nil {

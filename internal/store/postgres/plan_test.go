@@ -69,13 +69,13 @@ func explain(t *testing.T, db *sqlx.DB, query string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	defer conn.Close() // it goes back to the pool
 	for _, step := range []string{"set plan_cache_mode = force_generic_plan", "prepare hot as " + query} {
 		if _, err := conn.ExecContext(t.Context(), step); err != nil {
 			t.Fatal(err)
 		}
 	}
-	defer conn.ExecContext(t.Context(), "deallocate hot") //nolint:errcheck // the database is dropped anyway
+	defer conn.ExecContext(t.Context(), "deallocate hot") // the database is dropped anyway
 	var args int
 	const count = "select cardinality(parameter_types) from pg_prepared_statements where name = 'hot'"
 	if err := conn.GetContext(t.Context(), &args, count); err != nil {

@@ -131,7 +131,7 @@ func (s *Store) Load(ctx context.Context, tx mainstay.Tx, ids []string) ([]*orch
 	if err != nil {
 		return nil, fmt.Errorf("loading sagas: %w", err)
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err tells
+	defer rows.Close() // rows.Err tells
 	var out []*orchestrator.Row
 	for rows.Next() {
 		r := &orchestrator.Row{}

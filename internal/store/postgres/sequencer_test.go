@@ -260,7 +260,7 @@ func TestSequencer_DoesNotStallBehindAnOpenTransaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer open.Rollback(context.Background()) //nolint:errcheck // it has ended by then
+	defer open.Rollback(context.Background()) // it has ended by then
 	st, err := s.insert([]*mainstay.Message{message("orders", "late")})
 	if err != nil {
 		t.Fatal(err)

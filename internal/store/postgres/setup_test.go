@@ -40,7 +40,7 @@ func newDatabase(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // a test's connection
+	defer db.Close() // a test's connection
 	if _, err := migrate.Up(t.Context(), db, mainstay.Postgres, testLanes); err != nil {
 		t.Fatal(err)
 	}

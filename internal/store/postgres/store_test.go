@@ -345,7 +345,7 @@ func TestCommit_LostConnectionIsAmbiguous(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer holder.Rollback(context.Background()) //nolint:errcheck // it only held a lock
+	defer holder.Rollback(context.Background()) // it only held a lock
 	if _, err := holder.Exec(t.Context(), "lock table outbox in access exclusive mode"); err != nil {
 		t.Fatal(err)
 	}

@@ -78,14 +78,25 @@ func (b *batch) add(scan func(pgx.Rows) error, query string, args ...any) {
 
 // run sends the batch and reads every answer, up to the first error.
 func (t *tx) run(ctx context.Context, b *batch) error {
-	return t.conn.Raw(func(dc any) error {
-		results := dc.(*stdlib.Conn).Conn().SendBatch(ctx, &b.Batch)
+	return t.raw(func(conn *pgx.Conn) error {
+		results := conn.SendBatch(ctx, &b.Batch)
 		for _, scan := range b.scans {
 			if err := read(results, scan); err != nil {
 				return errors.Join(err, results.Close())
 			}
 		}
 		return results.Close()
+	})
+}
+
+// raw gives the driver's own connection to fn.
+func (t *tx) raw(fn func(conn *pgx.Conn) error) error {
+	return t.conn.Raw(func(dc any) error {
+		c, ok := dc.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("the connection is a %T, not pgx's", dc)
+		}
+		return fn(c.Conn())
 	})
 }
 
@@ -119,7 +130,7 @@ func (s *Store) do(ctx context.Context, prelude *batch, fn func(ctx context.Cont
 	if err != nil {
 		return translate(ctx, fmt.Errorf("taking a connection: %w", err))
 	}
-	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	defer conn.Close() // it goes back to the pool
 	t := &tx{conn: conn, now: s.cfg.Clock()}
 	if err := t.run(ctx, begin(prelude)); err != nil {
 		t.rollback(ctx)
@@ -220,8 +231,8 @@ func (t *tx) rollback(ctx context.Context) {
 // broken tells that the connection is gone.
 func (t *tx) broken() bool {
 	closed := true
-	err := t.conn.Raw(func(dc any) error {
-		closed = dc.(*stdlib.Conn).Conn().IsClosed()
+	err := t.raw(func(conn *pgx.Conn) error {
+		closed = conn.IsClosed()
 		return nil
 	})
 	return closed || err != nil
