@@ -72,7 +72,7 @@ type Reader interface {
 
 // Waiter waits for the end of orders; see Waiters.
 type Waiter interface {
-	Wait(ctx context.Context, id string) error
+	Wait(ctx context.Context, id string, already func() (bool, error)) error
 }
 
 // HTTP has the routes of orders.
@@ -179,15 +179,21 @@ func (h *HTTP) get(w http.ResponseWriter, r *http.Request) {
 
 // await reads an order, and again when it has ended or wait is over, whichever comes first.
 func (h *HTTP) await(ctx context.Context, id string, wait time.Duration) (View, error) {
-	view, err := h.Reader.Get(ctx, id)
-	if err != nil || wait == 0 || view.Status.Ended() {
-		return view, err
+	if wait == 0 {
+		return h.Reader.Get(ctx, id)
 	}
 	waitCtx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	err = h.Waiter.Wait(waitCtx, id)
-	if err != nil && (!errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil) {
+	var view View
+	err := h.Waiter.Wait(waitCtx, id, func() (ended bool, err error) {
+		view, err = h.Reader.Get(ctx, id)
+		return view.Status.Ended(), err
+	})
+	switch {
+	case err != nil && (!errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil):
 		return View{}, err
+	case err == nil && view.ID != "" && view.Status.Ended():
+		return view, nil
 	}
 	return h.Reader.Get(ctx, id)
 }

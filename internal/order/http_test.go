@@ -151,7 +151,12 @@ func (f *fakes) Get(_ context.Context, id string) (order.View, error) {
 	return order.View{}, errors.Join(order.ErrNotFound, f.err)
 }
 
-func (f *fakes) Wait(ctx context.Context, id string) error { return f.waitFor(ctx, id) }
+func (f *fakes) Wait(ctx context.Context, id string, already func() (bool, error)) error {
+	if ended, err := already(); ended || err != nil {
+		return err
+	}
+	return f.waitFor(ctx, id)
+}
 
 func (f *fakes) do(t *testing.T, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()

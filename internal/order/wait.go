@@ -1,6 +1,7 @@
 package order
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,23 +38,30 @@ type Waiters struct {
 
 type waiter struct{ done chan error }
 
-// NewWaiters makes a registry that asks ended.
-func NewWaiters(ended Ended) *Waiters {
+// NewWaiters makes a registry that asks ended this often, 25 ms when every is zero. Where the orders end in this very
+// process and Poke is called, a long interval will do.
+func NewWaiters(ended Ended, every time.Duration) *Waiters {
 	return &Waiters{
-		ended: ended, every: pollEvery, limit: maxWaiters,
+		ended: ended, every: cmp.Or(every, pollEvery), limit: maxWaiters,
 		work:    make(chan struct{}, 1),
 		waiting: map[string]map[*waiter]struct{}{},
 	}
 }
 
 // Wait returns nil when the order has ended, or when Run has, which tells nothing. Otherwise it returns the cause of
-// the end of ctx, ErrTooManyWaiters at once, or the error of the question.
-func (ws *Waiters) Wait(ctx context.Context, id string) error {
+// the end of ctx, ErrTooManyWaiters at once, or the error of the question. First of all, but when nothing can slip by
+// any more, it asks already, which may be nil: true ends the wait, and so does its error.
+func (ws *Waiters) Wait(ctx context.Context, id string, already func() (bool, error)) error {
 	w := &waiter{done: make(chan error, 1)}
 	if ok, err := ws.add(id, w); !ok {
 		return err
 	}
 	defer ws.remove(id, w)
+	if already != nil {
+		if ended, err := already(); ended || err != nil {
+			return err
+		}
+	}
 	select {
 	case err := <-w.done:
 		return err

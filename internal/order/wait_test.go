@@ -28,7 +28,7 @@ func waiters(t *testing.T) (ws *order.Waiters, end func(id string), asked *atomi
 			return nil, errors.New("no database")
 		}
 		return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !done[id] }), nil
-	})
+	}, 0)
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -47,7 +47,7 @@ func TestWaiters_ManyCostOnePoller(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 400 {
 			wg.Go(func() {
-				if err := ws.Wait(t.Context(), fmt.Sprint(i%200)); err != nil {
+				if err := ws.Wait(t.Context(), fmt.Sprint(i%200), nil); err != nil {
 					t.Error(err)
 				}
 			})
@@ -75,7 +75,7 @@ func TestWaiters_Poke(t *testing.T) {
 		ws, _, _ := waiters(t)
 		start := time.Now()
 		time.AfterFunc(time.Millisecond, func() { ws.Poke([]string{"other", "a"}) })
-		if err := ws.Wait(t.Context(), "a"); err != nil || time.Since(start) != time.Millisecond {
+		if err := ws.Wait(t.Context(), "a", nil); err != nil || time.Since(start) != time.Millisecond {
 			t.Fatalf("%v after %v", err, time.Since(start))
 		}
 	})
@@ -87,7 +87,7 @@ func TestWaiters_Deadline(t *testing.T) {
 		ws, _, _ := waiters(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := ws.Wait(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := ws.Wait(ctx, "a", nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
 	})
@@ -98,7 +98,7 @@ func TestWaiters_PassOnErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ws, end, _ := waiters(t)
 		end("broken")
-		if err := ws.Wait(t.Context(), "a"); err == nil {
+		if err := ws.Wait(t.Context(), "a", nil); err == nil {
 			t.Fatal("nobody could know")
 		}
 	})
@@ -107,19 +107,19 @@ func TestWaiters_PassOnErrors(t *testing.T) {
 func TestWaiters_EndLetsEverybodyGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ws := order.NewWaiters(func(context.Context, []string) ([]string, error) { return nil, nil })
+		ws := order.NewWaiters(func(context.Context, []string) ([]string, error) { return nil, nil }, 0)
 		ctx, stop := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = ws.Run(ctx) })
 		wg.Go(func() {
-			if err := ws.Wait(t.Context(), "a"); err != nil {
+			if err := ws.Wait(t.Context(), "a", nil); err != nil {
 				t.Error(err)
 			}
 		})
 		synctest.Wait()
 		stop()
 		wg.Wait()
-		if err := ws.Wait(t.Context(), "b"); err != nil {
+		if err := ws.Wait(t.Context(), "b", nil); err != nil {
 			t.Fatal(err)
 		}
 	})

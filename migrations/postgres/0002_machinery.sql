@@ -76,7 +76,8 @@ create table barrier (
     detail      text        not null,
     message_id  text        not null,
     created_at  timestamptz not null,
-    constraint barrier_pk primary key (participant, step_key, op)
+    -- barrier.read: the step key first, so that no plan can take the participant alone.
+    constraint barrier_pk primary key (step_key, participant, op)
 );
 
 create table saga (

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -93,7 +94,7 @@ func (b *backbone) wire(m hooks) error {
 		return err
 	}
 	b.reads = order.NewReads(b.db.reads, b.db.Dialect())
-	b.waiters = order.NewWaiters(b.reads.Ended)
+	b.waiters = order.NewWaiters(b.reads.Ended, 250*time.Millisecond)
 	o, err := b.orchestrator(m.saga)
 	if err != nil {
 		return err
@@ -153,13 +154,9 @@ func (b *backbone) committers() int {
 }
 
 func (b *backbone) work(holder string, o *orchestrator.Orchestrator, h lane.Hooks) error {
-	pool := 1
-	if b.db.Dialect() == mainstay.Postgres {
-		pool = max(1, b.cfg.WorkerConcurrency/4)
-	}
 	b.worker = worker.New(worker.Config{
 		Store: b.db, Reader: b.carrier.reader, Lanes: b.db.Lanes(), Holder: holder, ForceLeases: b.db.alone,
-		Pool: pool, Calls: 8 * b.cfg.WorkerConcurrency, CallTimeout: b.cfg.CallTimeout,
+		Calls: 8 * b.cfg.WorkerConcurrency, CallTimeout: b.cfg.CallTimeout,
 		Retry: lane.Retry{Budget: b.cfg.CompensationBudget}, Clock: clock.System, Logger: b.log, Hooks: h,
 	})
 	pay := payment.New(b.db.Dialect(), b.gateway)

@@ -75,7 +75,7 @@ func TestBackbone_EndsOrders(t *testing.T) {
 			began := time.Now()
 			for id, status := range want {
 				wctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				_ = b.waiters.Wait(wctx, id)
+				_ = b.waiters.Wait(wctx, id, nil)
 				cancel()
 				o, err := b.reads.Get(t.Context(), id)
 				if err != nil {

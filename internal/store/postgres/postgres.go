@@ -108,7 +108,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
 		"lock_timeout":                        millis(cfg.LockTimeout),
 	}
-	s.reads = connect(parsed, readers, session)
+	s.reads = connect(parsed, readers, session, lookups())
 	s.db = connect(parsed, cfg.MaxConns, session, lookups())
 	s.seqDB = connect(parsed, 2, session, rounds())
 	if err := s.check(ctx); err != nil {
