@@ -47,26 +47,26 @@ type Times struct {
 
 // Definition is the order's saga: reserve and authorise, book, capture (the point of no return), commit and dispatch.
 func Definition(t Times) saga.Definition {
+	// Before the pivot the deadline comes first; the number is the exit to an operator where there is no deadline.
 	ask := saga.Retry{Timeout: t.Ask, Max: 8 * t.Ask, Attempts: 1000}
-	bounded := saga.Retry{Timeout: t.Ask, Max: t.Ask, Attempts: max(1, int(t.Deadline/t.Ask)/4)}
 	return saga.Definition{
 		Name: "order", Version: 1, Topic: TopicReplies, Deadline: t.Deadline,
 		Groups: [][]saga.Step{
 			{
 				{
-					Name: StepReserve, Topic: "inventory", Command: "inventory.reserve", Rejects: true, Ask: bounded,
+					Name: StepReserve, Topic: "inventory", Command: "inventory.reserve", Rejects: true, Ask: ask,
 					Compensation: &saga.Compensation{Command: "inventory.release", Ask: ask},
 				},
 				{
-					Name: StepAuthorise, Topic: "payment", Command: "payment.authorise", Rejects: true, Ask: bounded,
+					Name: StepAuthorise, Topic: "payment", Command: "payment.authorise", Rejects: true, Ask: ask,
 					Compensation: &saga.Compensation{Command: "payment.void", Ask: ask},
 				},
 			},
 			{{
-				Name: StepBook, Topic: "logistics", Command: "logistics.book", Rejects: true, Ask: bounded,
+				Name: StepBook, Topic: "logistics", Command: "logistics.book", Rejects: true, Ask: ask,
 				Compensation: &saga.Compensation{Command: "logistics.cancel", Ask: ask},
 			}},
-			{{Name: StepCapture, Topic: "payment", Command: "payment.capture", Rejects: true, Pivot: true, Ask: bounded}},
+			{{Name: StepCapture, Topic: "payment", Command: "payment.capture", Rejects: true, Pivot: true, Ask: ask}},
 			{
 				{Name: StepCommit, Topic: "inventory", Command: "inventory.commit", Ask: ask},
 				{Name: StepDispatch, Topic: "logistics", Command: "logistics.dispatch", Ask: ask},
