@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/http/httptest"
@@ -80,10 +81,17 @@ func page(t *testing.T, doc object) []byte {
 	return out.Bytes()
 }
 
-// codesOf names the codes of problems with a status.
-func codesOf(status string) string {
+// codesOf names the codes of problems with a status that an operation can meet.
+func codesOf(status string, operation object) string {
+	_, hasBody := operation["requestBody"]
+	hasKey := strings.Contains(fmt.Sprint(operation["parameters"]), "Idempotency-Key")
 	var codes []string
 	for _, c := range problem.Codes() {
+		aboutBody := c == problem.InvalidBody || c == problem.MalformedJSON
+		aboutKey := c == problem.KeyMissing || c == problem.KeyInvalid
+		if aboutBody && !hasBody || aboutKey && !hasKey {
+			continue
+		}
 		if status == strconv.Itoa(c.Status()) {
 			codes = append(codes, string(c))
 		}

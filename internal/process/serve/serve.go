@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mainstay-io/mainstay/api"
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/inventory"
@@ -128,6 +129,7 @@ func (b *backbone) publicServer(l app.Bound) *app.Server {
 		Accepter: accepter{b.ingest}, Reader: b.reads, Waiter: b.waiters, Clock: clock.System, Log: b.log,
 	}
 	orders.Mount(mux)
+	api.Mount(mux)
 	problem.MountFallback(mux)
 	return app.NewServer(app.HTTP{
 		Name: "ingest API", Listener: l, Handler: mux, Log: b.log, InFlight: b.cfg.InFlight, Waiters: b.cfg.Waiters,
