@@ -110,7 +110,10 @@ func (b *backbone) wire(m hooks) error {
 		MaxInFlight: b.cfg.InFlight, Retention: b.cfg.IdempotencyRetention, Committers: b.committers(),
 	}, m.ingest)
 	if b.db.sequencer != nil {
-		b.sequencer = sequencer.New(b.db.sequencer, sequencer.Config{Holder: holder, Observer: m.sequencer, Logger: b.log})
+		// Whoever appends is in this process and says so; polling is for what was missed.
+		b.sequencer = sequencer.New(b.db.sequencer, sequencer.Config{
+			Holder: holder, Poll: 200 * time.Millisecond, Observer: m.sequencer, Logger: b.log,
+		})
 	}
 	if b.carrier.publisher != nil {
 		b.relay = relay.New(relay.Config{
