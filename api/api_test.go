@@ -68,6 +68,7 @@ func page(t *testing.T, doc object) []byte {
 	funcs := template.FuncMap{
 		"name":     path.Base,
 		"problems": codesOf,
+		"either":   func(kind any) string { return strings.ReplaceAll(strings.Trim(fmt.Sprint(kind), "[]"), " ", " or ") },
 		"json": func(v any) (string, error) {
 			b, err := json.MarshalIndent(v, "", "  ")
 			return string(b), err
