@@ -48,7 +48,7 @@ func NewWaiters(ended Ended, every time.Duration) *Waiters {
 	}
 }
 
-// Wait returns nil when the order has ended, or when Run has, which tells nothing. Otherwise it returns the cause of
+// Wait returns nil when the order has ended, or after Close, which tells nothing. Otherwise it returns the cause of
 // the end of ctx, ErrTooManyWaiters at once, or the error of the question. First of all, but when nothing can slip by
 // any more, it asks already, which may be nil: true ends the wait, and so does its error.
 func (ws *Waiters) Wait(ctx context.Context, id string, already func() (bool, error)) error {
@@ -117,9 +117,9 @@ func (ws *Waiters) tell(ids []string, err error) {
 	}
 }
 
-// Run asks until ctx ends, then lets everybody go and returns nil. It is run once.
+// Run asks until ctx ends, then closes ws and returns nil. It is run once.
 func (ws *Waiters) Run(ctx context.Context) error {
-	defer ws.close()
+	defer ws.Close()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {
@@ -161,7 +161,8 @@ func (ws *Waiters) ids() []string {
 	return ids
 }
 
-func (ws *Waiters) close() {
+// Close lets everybody go, and from then on whoever comes: Wait returns nil. It does not block, and may be called twice.
+func (ws *Waiters) Close() {
 	ids := ws.ids()
 	ws.mu.Lock()
 	ws.closed = true

@@ -106,21 +106,30 @@ func TestWaiters_PassOnErrors(t *testing.T) {
 
 func TestWaiters_EndLetsEverybodyGo(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		ws := order.NewWaiters(func(context.Context, []string) ([]string, error) { return nil, nil }, 0)
-		ctx, stop := context.WithCancel(t.Context())
-		var wg sync.WaitGroup
-		wg.Go(func() { _ = ws.Run(ctx) })
-		wg.Go(func() {
-			if err := ws.Wait(t.Context(), "a", nil); err != nil {
-				t.Error(err)
-			}
+	for name, end := range map[string]func(ws *order.Waiters, stop func()){
+		"run has ended": func(_ *order.Waiters, stop func()) { stop() },
+		"closed":        func(ws *order.Waiters, stop func()) { ws.Close(); synctest.Wait(); stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				ws := order.NewWaiters(func(context.Context, []string) ([]string, error) { return nil, nil }, 0)
+				ctx, stop := context.WithCancel(t.Context())
+				var running, waiting sync.WaitGroup
+				running.Go(func() { _ = ws.Run(ctx) })
+				waiting.Go(func() {
+					if err := ws.Wait(t.Context(), "a", nil); err != nil {
+						t.Error(err)
+					}
+				})
+				synctest.Wait()
+				end(ws, stop)
+				waiting.Wait()
+				running.Wait()
+				if err := ws.Wait(t.Context(), "b", nil); err != nil {
+					t.Fatal(err)
+				}
+			})
 		})
-		synctest.Wait()
-		stop()
-		wg.Wait()
-		if err := ws.Wait(t.Context(), "b", nil); err != nil {
-			t.Fatal(err)
-		}
-	})
+	}
 }

@@ -64,7 +64,7 @@ func Main(ctx context.Context, env app.Env, cfg app.Config) (err error) {
 	}
 	b.checks(health)
 	obs.RegisterBacklog(reg, b.db, log)
-	group.Add(b.publicServer(public).Service(app.Intake))
+	group.Add(b.intakeService(public))
 	group.Add(b.opsServer(ops, health, reg).Service(app.Probes))
 	health.Start()
 	b.greet(env.Stdout, public, ops, seeded)
@@ -121,6 +121,17 @@ func (b *backbone) checks(h *app.Health) {
 	if b.relay != nil {
 		h.Check("relay", func(context.Context) error { return b.relay.Ready() })
 	}
+}
+
+// intakeService is the ingest API; when it begins to drain, it answers those who wait for an order with what is true.
+func (b *backbone) intakeService(l app.Bound) app.Service {
+	server := b.publicServer(l)
+	s := server.Service(app.Intake)
+	s.Drain = func(ctx context.Context) error {
+		b.waiters.Close()
+		return server.Drain(ctx)
+	}
+	return s
 }
 
 func (b *backbone) publicServer(l app.Bound) *app.Server {
