@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,37 +22,40 @@ var errSplit = errors.New("a message failed before others of its key in the same
 const maxError = 500
 
 // do runs a task: calls that ended, heads of queues, and what arrived.
-func (r *run) do(ctx context.Context, all *sync.WaitGroup, t *task) {
-	for _, ls := range t.gaps {
-		t.items = append(t.items, r.readLog(ctx, ls)...)
+func (r *run) do(ctx, work context.Context, all *sync.WaitGroup, t *task) {
+	if len(t.gaps) > 0 {
+		t.items = append(t.items, r.readLog(ctx, t.gaps, max(r.e.cfg.Batch-len(t.items), len(t.gaps)))...)
 	}
 	items := r.heads(ctx, all, t.parked)
 	items = append(items, r.next(t.items)...)
-	r.handle(ctx, t.ended, items)
+	r.handle(work, t.ended, items)
 }
 
-// readLog reads what the broker did not bring.
-func (r *run) readLog(ctx context.Context, ls *laneState) []item {
+// readLog reads what the broker did not bring, at most limit messages of all logs together.
+func (r *run) readLog(ctx context.Context, gaps []gap, limit int) []item {
 	after := map[mainstay.TopicLane]int64{}
-	for _, p := range ls.places {
+	lanes := map[int]*laneState{}
+	for _, g := range gaps {
+		p := g.ls.places[g.topic]
 		after[p.TopicLane] = p.Sequence
+		lanes[p.Lane] = g.ls
 	}
-	ms, err := r.e.cfg.Store.ReadLog(ctx, after, r.e.cfg.Batch)
+	ms, err := r.e.cfg.Store.ReadLog(ctx, after, limit)
 	if err != nil {
 		if ctx.Err() == nil {
-			r.e.cfg.Logger.WarnContext(ctx, "the log could not be read, trying again", "consumer", r.c.Name, "lane", ls.lease.Lane, "err", err)
+			r.e.cfg.Logger.WarnContext(ctx, "the log could not be read, trying again", "consumer", r.c.Name, "err", err)
 		}
 		wait(ctx, 200*time.Millisecond)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		ls.dropped = true
-		return nil
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ls.dropped = ls.dropped || len(ms) >= r.e.cfg.Batch/max(1, len(after))
+	for _, g := range gaps {
+		g.ls.lacks[g.topic] = g.ls.lacks[g.topic] || err != nil
+	}
 	items := make([]item, 0, len(ms))
 	for _, m := range ms {
+		ls := lanes[m.Lane]
+		ls.lacks[m.Topic] = true // until a read finds nothing: there may be more
 		if m.Sequence > ls.arrived[m.Topic] {
 			ls.arrived[m.Topic] = m.Sequence
 			r.e.cfg.Hooks.Gap(r.c.Name, 1)
@@ -87,8 +92,8 @@ func (r *run) next(items []item) []item {
 func (r *run) heads(ctx context.Context, all *sync.WaitGroup, ds []due) []item {
 	var refs []Ref
 	for _, d := range ds {
-		if q := d.ls.queues[d.key]; q.rows[0].Message == nil {
-			refs = append(refs, q.rows[0].Ref)
+		if d.q.rows[0].Message == nil {
+			refs = append(refs, d.q.rows[0].Ref)
 		}
 	}
 	loaded := map[Ref]*mainstay.Message{}
@@ -113,18 +118,16 @@ func (r *run) heads(ctx context.Context, all *sync.WaitGroup, ds []due) []item {
 func (r *run) head(ctx context.Context, all *sync.WaitGroup, d due, loaded map[Ref]*mainstay.Message) (item, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	q := d.ls.queues[d.key]
-	row := &q.rows[0]
+	row := &d.q.rows[0]
 	if row.Message == nil {
 		row.Message = loaded[row.Ref]
 	}
 	switch {
 	case row.Message == nil: // not read this time
 		row.Due = r.e.cfg.Clock().Add(time.Second)
-		r.schedule(d.ls, q)
 		return item{}, false
-	case row.State == ParkedCall && r.c.Participant != nil && r.c.Participant.Remote != nil:
-		r.call(ctx, all, d.ls, q)
+	case r.isCall(row):
+		r.call(ctx, all, d.ls, d.q)
 		return item{}, false
 	}
 	head := *row
@@ -147,7 +150,7 @@ func (r *run) handle(ctx context.Context, ended []*finished, items []item) {
 		r.handle(ctx, ended[:len(ended)/2], nil)
 		r.handle(ctx, ended[len(ended)/2:], nil)
 	case len(ended) == 1:
-		ended[0].result, ended[0].err = nil, err
+		ended[0].result, ended[0].err = nil, notSettled(ctx, err)
 		r.giveUp(ctx, r.unit(ctx, ended, nil))
 	case len(items) > 1:
 		r.handle(ctx, nil, items[:len(items)/2])
@@ -155,6 +158,14 @@ func (r *run) handle(ctx context.Context, ended []*finished, items []item) {
 	default:
 		r.giveUp(ctx, r.fail(ctx, items[0], err))
 	}
+}
+
+// notSettled is what a failure to settle makes of its call: unknown, to be made again. It is nobody's business answer.
+func notSettled(ctx context.Context, err error) error {
+	if mainstay.KindOf(ctx, err) == mainstay.KindBusiness {
+		return mainstay.Terminal(fmt.Errorf("settling a call: %s", err.Error())) // a bug of the handler
+	}
+	return err
 }
 
 // giveUp reports a failure that not even the record of a failure survived; the lane stays where it is, and the same
@@ -181,16 +192,33 @@ func (r *run) fail(ctx context.Context, it item, cause error) error {
 		cause = mainstay.Terminal(cause)
 	}
 	return r.transact(ctx, nil, []item{it}, func(ctx context.Context, tx Tx, eff *effects) error {
-		if it.row == nil {
-			eff.move(it)
-			if q := eff.queue(it.ls, it.m.Key); len(q.rows) > 0 {
-				r.behind(tx, eff, it)
-				return eff.finish(tx)
-			}
+		switch {
+		case it.row != nil && !eff.heads(it), it.row == nil && !eff.move(it):
+			return nil
+		case it.row == nil && len(eff.queue(it.ls, it.key()).rows) > 0 && !r.behind(tx, eff, it):
+			return eff.finish(tx)
 		}
-		r.failed(ctx, tx, eff, it, cause)
+		if rejected := r.rejection(ctx, cause); rejected != nil {
+			r.outcome(tx, eff, knowledge{}, it, mainstay.OutcomeRejected, rejected.Code, rejected.Detail, HandledRejected)
+		} else {
+			r.failed(ctx, tx, eff, it, cause)
+		}
 		return eff.finish(tx)
 	})
+}
+
+// rejection is the business answer in an error of a participant's handler, nil when it is none.
+func (r *run) rejection(ctx context.Context, err error) *mainstay.Rejection {
+	var rejected *mainstay.Rejection
+	if r.c.Participant == nil || mainstay.KindOf(ctx, err) != mainstay.KindBusiness || !errors.As(err, &rejected) {
+		return nil
+	}
+	return rejected
+}
+
+// interrupted says that an error only tells of the end of this process.
+func (r *run) interrupted(ctx context.Context, err error) bool {
+	return r.e.stopping() && mainstay.KindOf(ctx, err) == mainstay.KindInterrupted
 }
 
 func (r *run) transact(ctx context.Context, ended []*finished, items []item, fn func(context.Context, Tx, *effects) error) error {
@@ -210,7 +238,7 @@ func (r *run) transact(ctx context.Context, ended []*finished, items []item, fn 
 		case errors.Is(err, lease.ErrFenced):
 			r.fenced(ctx, ended, items, err)
 			return nil
-		case ctx.Err() != nil, mainstay.KindOf(ctx, err) == mainstay.KindInterrupted:
+		case ctx.Err() != nil, r.interrupted(ctx, err):
 			return nil
 		case !errors.Is(err, ErrTransient):
 			return err
@@ -260,17 +288,17 @@ func (r *run) apply(ctx context.Context, tx Tx, eff *effects, ended []*finished,
 	}
 	var todo []item
 	for _, it := range items {
-		if it.row != nil {
-			todo = append(todo, it)
-			continue
-		}
-		eff.move(it)
 		switch {
-		case it.m.Type == mainstay.TypeTombstone:
-		case len(eff.queue(it.ls, it.m.Key).rows) == 0 || r.behind(tx, eff, it):
+		case it.row != nil:
+			if eff.heads(it) {
+				todo = append(todo, it)
+			}
+		case !eff.move(it), it.m.Type == mainstay.TypeTombstone:
+		case len(eff.queue(it.ls, it.key()).rows) == 0 || r.behind(tx, eff, it):
 			todo = append(todo, it)
 		}
 	}
+	todo = slices.DeleteFunc(todo, func(it item) bool { return it.row != nil && !eff.heads(it) }) // superseded
 	if len(todo) > 0 {
 		if err := r.dispatch(ctx, tx, eff, todo); err != nil {
 			return err
@@ -311,7 +339,7 @@ func (r *run) results(ctx context.Context, tx Tx, eff *effects, items []item, er
 		if followed(it, all) {
 			return errSplit
 		}
-		if mainstay.KindOf(ctx, errs[i]) == mainstay.KindInterrupted {
+		if r.interrupted(ctx, errs[i]) {
 			return errs[i]
 		}
 		r.failed(ctx, tx, eff, it, errs[i])
@@ -326,7 +354,7 @@ func followed(it item, all []item) bool {
 		switch {
 		case other.m == it.m:
 			after = true
-		case after && other.m.Key == it.m.Key:
+		case after && other.ls == it.ls && other.key() == it.key():
 			return true
 		}
 	}
@@ -362,7 +390,9 @@ func (r *run) dead(ctx context.Context, tx Tx, eff *effects, it item, row Parked
 		Ref: row.Ref, Message: it.m, Kind: kind, Error: row.Error, Attempts: row.Attempts, At: tx.Now(),
 	})
 	eff.count(HandledDead)
-	reply(tx, r.source(), it.m, mainstay.OutcomeFailed, kind.String(), row.Error)
+	if r.c.Participant != nil {
+		r.replyFailed(ctx, tx, it.m, kind, row.Error)
+	}
 	r.e.cfg.Logger.ErrorContext(ctx, "message is a dead letter, a person must look", "consumer", r.c.Name,
 		"message_id", it.m.ID, "order_id", it.m.CorrelationID, "saga_id", it.m.Header(mainstay.HeaderSaga),
 		"type", it.m.Type, "attempt", row.Attempts, "kind", kind.String(), "err", row.Error)
@@ -381,9 +411,9 @@ func parkedRow(it item, now time.Time) Parked {
 
 func short(s string) string {
 	if len(s) > maxError {
-		return s[:maxError]
+		s = s[:maxError]
 	}
-	return s
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\ufffd"), "\x00", "\ufffd")
 }
 
 // delay draws a pause before the next attempt: full jitter under a doubling, capped limit, and never less than a
@@ -399,7 +429,7 @@ func (c Retry) delay(attempts int) time.Duration {
 // behind puts a message into its key's queue. A command that is there already is not put there twice; a
 // compensation takes the place of its own step's action, and true means that nothing else is left in its way.
 func (r *run) behind(tx Tx, eff *effects, it item) bool {
-	q := eff.queue(it.ls, it.m.Key)
+	q := eff.queue(it.ls, it.key())
 	step, op := it.m.StepKey(), it.m.Header(mainstay.HeaderOp)
 	if step != "" && r.c.Participant != nil {
 		if op == mainstay.OpUndo {

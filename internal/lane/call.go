@@ -2,7 +2,6 @@ package lane
 
 import (
 	"context"
-	"errors"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -22,7 +21,7 @@ type finished struct {
 // takeCalls records the commands of a remote participant as calls; they are made after the commit.
 func (r *run) takeCalls(ctx context.Context, tx Tx, eff *effects, known knowledge, todo []item) error {
 	for _, it := range todo {
-		if it.row == nil && len(eff.queue(it.ls, it.m.Key).rows) > 0 {
+		if it.row == nil && len(eff.queue(it.ls, it.key()).rows) > 0 {
 			if !r.behind(tx, eff, it) { // an earlier one of the same batch has become a call
 				continue
 			}
@@ -80,8 +79,8 @@ func (r *run) settle(ctx context.Context, tx Tx, eff *effects, ended []*finished
 			continue
 		}
 		it := item{ls: f.ls, m: f.row.Message, row: &f.row}
-		var rejected *mainstay.Rejection
-		if f.err != nil && (!errors.As(f.err, &rejected) || mainstay.KindOf(ctx, f.err) != mainstay.KindBusiness) {
+		rejected := r.rejection(ctx, f.err)
+		if f.err != nil && rejected == nil {
 			r.e.cfg.Hooks.Called(r.c.Name, CallUnknown, f.took)
 			r.failed(ctx, tx, eff, it, f.err)
 			continue
@@ -116,6 +115,6 @@ func outcomeOfCall(rejected *mainstay.Rejection) string {
 
 // current says that the call's row is still its queue's head: no compensation has taken its place.
 func current(f *finished) bool {
-	q := f.ls.queues[f.row.Key]
+	q := f.ls.queues[f.row.key()]
 	return q != nil && q.calling && len(q.rows) > 0 && q.rows[0].Ref == f.row.Ref && q.rows[0].Attempts == f.row.Attempts
 }

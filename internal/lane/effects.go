@@ -2,10 +2,12 @@ package lane
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lease"
+	"github.com/mainstay-io/mainstay/outbox"
 )
 
 // effects is what a unit will have changed once it has committed: the engine's memory follows the database, never
@@ -13,9 +15,12 @@ import (
 type effects struct {
 	r      *run
 	moves  map[*laneState]map[string]Place
-	queues map[*laneState]map[string]*overlay
+	queues map[*laneState]map[queueKey]*overlay
 	counts map[string]int
 }
+
+// bodies is how many messages of a key's queue are kept in memory.
+const bodies = 8
 
 // overlay is a key's queue as the unit will leave it.
 type overlay struct {
@@ -25,28 +30,43 @@ type overlay struct {
 
 func newEffects(r *run) *effects {
 	return &effects{
-		r: r, moves: map[*laneState]map[string]Place{}, queues: map[*laneState]map[string]*overlay{},
+		r: r, moves: map[*laneState]map[string]Place{}, queues: map[*laneState]map[queueKey]*overlay{},
 		counts: map[string]int{},
 	}
 }
 
 func (eff *effects) count(outcome string) { eff.counts[outcome]++ }
 
-// move puts the place of the item's log on the item.
-func (eff *effects) move(it item) {
+// move puts the place of the item's log on the item; false, and nothing moves, when the item does not follow it: one
+// before it was not handled after all.
+func (eff *effects) move(it item) bool {
+	at, ok := eff.moves[it.ls][it.m.Topic]
+	if !ok {
+		at = it.ls.places[it.m.Topic]
+	}
+	if it.m.Sequence != at.Sequence+1 {
+		return false
+	}
 	if eff.moves[it.ls] == nil {
 		eff.moves[it.ls] = map[string]Place{}
 	}
 	eff.moves[it.ls][it.m.Topic] = Place{
 		TopicLane: it.m.TopicLane(), Incarnation: max(it.m.Incarnation, 1), Sequence: it.m.Sequence, MessageID: it.m.ID,
 	}
+	return true
+}
+
+// heads says that the item's row is still the head of its key's queue, as the item has it.
+func (eff *effects) heads(it item) bool {
+	rows := eff.queue(it.ls, it.key()).rows
+	return len(rows) > 0 && rows[0].Ref == it.row.Ref && rows[0].Attempts == it.row.Attempts
 }
 
 // queue is the key's queue as it is at this point of the unit.
-func (eff *effects) queue(ls *laneState, key string) *overlay {
+func (eff *effects) queue(ls *laneState, key queueKey) *overlay {
 	qs := eff.queues[ls]
 	if qs == nil {
-		qs = map[string]*overlay{}
+		qs = map[queueKey]*overlay{}
 		eff.queues[ls] = qs
 	}
 	o := qs[key]
@@ -80,12 +100,15 @@ func (o *overlay) has(match func(*Parked) bool) bool {
 
 // park writes the item's row: a new one at the end of its key's queue, or the head, changed.
 func (eff *effects) park(tx Tx, it item, row Parked) {
-	o := eff.queue(it.ls, it.m.Key)
+	o := eff.queue(it.ls, it.key())
 	o.changed = true
 	row.Message = it.m
 	if it.row == nil {
-		o.rows = append(o.rows, row)
 		tx.Park(row)
+		if len(o.rows) >= bodies {
+			row.Message = nil // read again when its turn comes
+		}
+		o.rows = append(o.rows, row)
 		return
 	}
 	for i := range o.rows {
@@ -100,15 +123,15 @@ func (eff *effects) park(tx Tx, it item, row Parked) {
 func (eff *effects) done(tx Tx, it item, outcome string) {
 	eff.count(outcome)
 	if it.row != nil {
-		eff.unpark(tx, it.ls, it.m.Key, *it.row)
+		eff.unpark(tx, it.ls, it.key(), *it.row)
 	}
 }
 
-func (eff *effects) unpark(tx Tx, ls *laneState, key string, row Parked) {
+func (eff *effects) unpark(tx Tx, ls *laneState, key queueKey, row Parked) {
 	o := eff.queue(ls, key)
 	o.take(func(p *Parked) bool { return p.Ref == row.Ref })
 	tx.Unpark(row.Ref)
-	if row.Attempts > 0 {
+	if row.Attempts > 0 || row.State == ParkedReplay {
 		tx.EndDeadLetter(DeadResolved, row.Ref)
 	}
 }
@@ -147,7 +170,7 @@ func (r *run) commit(eff *effects) {
 
 // requeue replaces a key's queue by what the unit left; a call goes on being under way only if its row is still the
 // head, in the state of a call, and was not the one that this unit settled.
-func (r *run) requeue(ls *laneState, key string, o *overlay) {
+func (r *run) requeue(ls *laneState, key queueKey, o *overlay) {
 	q := ls.queue(key)
 	calling := q.calling && len(q.rows) > 0 && len(o.rows) > 0 && q.rows[0].Ref == o.rows[0].Ref &&
 		q.rows[0].State == o.rows[0].State && q.rows[0].Attempts == o.rows[0].Attempts
@@ -161,10 +184,28 @@ func sortLeases(ls []lease.Lease) {
 
 // reply answers a saga's command; a message that asks for no answer gets none.
 func reply(tx mainstay.Tx, source string, m *mainstay.Message, outcome mainstay.Outcome, code, detail string) {
-	to := m.Header(mainstay.HeaderReplyTo)
-	if to == "" {
+	if m.Header(mainstay.HeaderReplyTo) != "" {
+		tx.Send(replyTo(source, m, outcome, code, detail))
+	}
+}
+
+// replyFailed tells a saga that its command is a dead letter, if it can be told: a command whose reply nobody would
+// take must not hold up its lane.
+func (r *run) replyFailed(ctx context.Context, tx mainstay.Tx, m *mainstay.Message, kind mainstay.Kind, detail string) {
+	if m.Header(mainstay.HeaderReplyTo) == "" {
 		return
 	}
+	answer := replyTo(r.source(), m, mainstay.OutcomeFailed, kind.String(), detail)
+	check := *answer
+	check.ID = m.ID
+	if err := outbox.Validate(&check); err != nil {
+		r.e.cfg.Logger.ErrorContext(ctx, "the saga cannot be told of a dead letter", "consumer", r.c.Name, "message_id", m.ID, "err", err)
+		return
+	}
+	tx.Send(answer)
+}
+
+func replyTo(source string, m *mainstay.Message, outcome mainstay.Outcome, code, detail string) *mainstay.Message {
 	headers := map[string]string{
 		mainstay.HeaderSaga: m.Header(mainstay.HeaderSaga), mainstay.HeaderStep: m.Header(mainstay.HeaderStep),
 		mainstay.HeaderOp: m.Header(mainstay.HeaderOp), mainstay.HeaderOutcome: string(outcome),
@@ -172,10 +213,10 @@ func reply(tx mainstay.Tx, source string, m *mainstay.Message, outcome mainstay.
 	if code != "" {
 		headers[mainstay.HeaderCode] = code
 	}
-	tx.Send(&mainstay.Message{
-		Topic: to, Key: m.Key, Type: m.Type + "." + string(outcome), Source: source,
+	return &mainstay.Message{
+		Topic: m.Header(mainstay.HeaderReplyTo), Key: m.Key, Type: m.Type + "." + string(outcome), Source: source,
 		AggregateType: "saga", AggregateID: m.Header(mainstay.HeaderSaga),
 		CorrelationID: m.CorrelationID, CausationID: m.ID, Traceparent: m.Traceparent,
 		Headers: headers, Payload: detailPayload(detail),
-	})
+	}
 }

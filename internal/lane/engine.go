@@ -113,18 +113,20 @@ func setDefault[T comparable](v *T, d T) {
 
 // Engine runs consumers. Make one with New, call Run once.
 type Engine struct {
-	cfg  Config
-	runs []*run
+	cfg   Config
+	runs  []*run
+	feeds map[int]*feed // of the goroutine that runs Run
+	// stopping answers true once Run's context has ended.
+	stopping func() bool
 
 	mu    sync.Mutex
-	feeds map[int]*feed
 	ready map[string]string // consumer -> why it is not ready
 }
 
 // New checks the consumers and makes an engine for them.
 func New(cfg Config, consumers ...Consumer) (*Engine, error) {
 	cfg.setDefaults()
-	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, ready: map[string]string{}}
+	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, stopping: func() bool { return false }, ready: map[string]string{}}
 	names := map[string]bool{}
 	for _, c := range consumers {
 		if err := c.validate(); err != nil {
@@ -154,11 +156,13 @@ func (c *Consumer) validate() error {
 	return nil
 }
 
-// Run works until ctx ends, finishes the units of work that have begun, and gives the leases back. Calls that are
-// under way when ctx ends are given up; they are repeated, with the same key, by whoever holds the lane next.
+// Run works until ctx ends, finishes the units of work that have begun, and gives the leases back. Units that take
+// longer than half of LeaseTTL are then interrupted, which counts for no message. Calls that are under way when ctx
+// ends are given up; they are repeated, with the same key, by whoever holds the lane next.
 func (e *Engine) Run(ctx context.Context) error {
 	work, stopWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopWork(nil)
+	e.stopping = func() bool { return ctx.Err() != nil }
 	for _, r := range e.runs {
 		reg := Registration{Consumer: r.c.Name, Topics: r.c.Topics, Latest: r.c.Latest}
 		if err := e.retry(ctx, "registering "+r.c.Name, func() error { return e.cfg.Store.Register(ctx, reg) }); err != nil {
@@ -172,7 +176,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	all.Go(func() { e.sweep(ctx) })
 	e.manage(ctx)
 	e.stopFeeds()
-	stopWork(mainstay.ErrShutdown)
+	grace := time.AfterFunc(e.cfg.LeaseTTL/2, func() { stopWork(mainstay.ErrShutdown) })
+	defer grace.Stop()
 	all.Wait()
 	e.release(work)
 	return nil
@@ -278,6 +283,7 @@ func (r *run) manage(ctx context.Context, changed map[int]bool) {
 	}
 	missing := r.missing()
 	if len(missing) == 0 {
+		e.setReady(r.c.Name, "")
 		return
 	}
 	taken, err := e.cfg.Store.Acquire(ctx, r.c.Name, missing, e.cfg.Holder, e.cfg.LeaseTTL, e.cfg.ForceLeases)
@@ -318,9 +324,12 @@ func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
 		return err
 	}
 	for _, p := range places {
+		if !slices.Contains(r.c.Topics, p.Topic) {
+			continue // of an earlier registration
+		}
 		states[p.Lane].places[p.Topic] = p
 		states[p.Lane].arrived[p.Topic] = p.Sequence
-		states[p.Lane].buf[p.Topic] = nil
+		states[p.Lane].lacks[p.Topic] = true // what was published before the subscription begins
 	}
 	parked, err := r.e.cfg.Store.ParkedKeys(ctx, r.c.Name, lanes)
 	if err != nil {
@@ -329,10 +338,10 @@ func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range parked {
-		states[p.Lane].queue(p.Key).rows = append(states[p.Lane].queue(p.Key).rows, p)
+		q := states[p.Lane].queue(p.key())
+		q.rows = append(q.rows, p)
 	}
 	for n, ls := range states {
-		ls.dropped = true // whatever was published before the subscription began is read from the log
 		r.lanes[n] = ls
 		for _, q := range ls.queues {
 			r.schedule(ls, q)

@@ -18,8 +18,6 @@ type feed struct {
 
 // feed starts, restarts or ends the reading of a lane, after its holders changed.
 func (e *Engine) feed(ctx context.Context, n int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if f := e.feeds[n]; f != nil {
 		f.cancel()
 		f.done.Wait()
@@ -35,8 +33,6 @@ func (e *Engine) feed(ctx context.Context, n int) {
 }
 
 func (e *Engine) stopFeeds() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	for n, f := range e.feeds {
 		f.cancel()
 		f.done.Wait()

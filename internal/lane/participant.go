@@ -3,7 +3,6 @@ package lane
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/mainstay-io/mainstay"
@@ -58,13 +57,13 @@ func (r *run) participate(ctx context.Context, tx Tx, eff *effects, todo []item)
 	}
 	for pending := todo; len(pending) > 0; {
 		var now, later []item
-		seen := map[string]bool{}
+		seen := map[queueKey]bool{}
 		for _, it := range pending {
-			if seen[it.m.Key] {
+			if seen[it.key()] {
 				later = append(later, it)
 				continue
 			}
-			seen[it.m.Key] = true
+			seen[it.key()] = true
 			now = append(now, it)
 		}
 		if err := r.pass(ctx, tx, eff, known, now, todo); err != nil {
@@ -120,11 +119,11 @@ func (r *run) act(ctx context.Context, tx Tx, eff *effects, known knowledge, ite
 		return r.results(ctx, tx, eff, items, errs, all) // it says what is wrong
 	}
 	for i, it := range items {
-		var rejected *mainstay.Rejection
+		rejected := r.rejection(ctx, errs[i])
 		switch {
 		case errs[i] == nil:
 			r.outcome(tx, eff, known, it, mainstay.OutcomeDone, "", "", HandledDone)
-		case errors.As(errs[i], &rejected) && mainstay.KindOf(ctx, errs[i]) == mainstay.KindBusiness:
+		case rejected != nil:
 			r.outcome(tx, eff, known, it, mainstay.OutcomeRejected, rejected.Code, rejected.Detail, HandledRejected)
 		default:
 			if err := r.results(ctx, tx, eff, items[i:i+1], errs[i:i+1], all); err != nil {
@@ -157,6 +156,8 @@ func (r *run) decide(ctx context.Context, tx Tx, eff *effects, known knowledge, 
 	switch {
 	case ok && do.Outcome == mainstay.OutcomeDone:
 		return true, nil
+	case ok && do.Outcome == mainstay.OutcomeVoid && r.c.Participant.Remote != nil:
+		return true, nil // an earlier compensation was not settled
 	case !ok:
 		r.e.cfg.Logger.DebugContext(ctx, "compensation without its action", "consumer", r.c.Name, "message_id", it.m.ID,
 			"saga_id", it.m.Header(mainstay.HeaderSaga))

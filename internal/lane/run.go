@@ -18,12 +18,14 @@ type run struct {
 	mu    sync.Mutex // guards everything below, and is never held across I/O
 	lanes map[int]*laneState
 	due   dueHeap
+	turns []due         // calls that are due and wait until fewer are under way, in that order
 	calls int           // under way
 	ended []*finished   // calls that came back, to be settled
 	wake  chan struct{} // has a value when a worker may find something to do
 }
 
-// laneState is a lane that this process holds. While busy, only the worker that set it touches anything but buf.
+// laneState is a lane that this process holds. While busy, only the worker that set it changes places and queues, and
+// it does so under the run's mutex; so it alone may read them without.
 type laneState struct {
 	lease  lease.Lease
 	busy   bool
@@ -31,27 +33,38 @@ type laneState struct {
 	buf    map[string][]*mainstay.Message // arrived and not taken yet, by topic, dense
 	// arrived is the last sequence that was put into buf, by topic.
 	arrived map[string]int64
-	// dropped says that the log has, or may have, messages that are not in buf.
-	dropped bool
-	queues  map[string]*keyQueue
-	gone    bool
+	// lacks says of which topics the log has, or may have, messages that are not in buf.
+	lacks  map[string]bool
+	queues map[queueKey]*keyQueue
+	late   []due // heads of queues that became due while the lane was busy
+	gone   bool
 }
+
+// queueKey names a queue: order is kept by key within a topic.
+type queueKey struct{ topic, key string }
+
+func (it item) key() queueKey   { return queueKey{it.m.Topic, it.m.Key} }
+func (p *Parked) key() queueKey { return queueKey{p.Topic, p.Key} }
 
 // keyQueue is what a key has parked, its head first.
 type keyQueue struct {
-	key     string
+	key     queueKey
 	rows    []Parked
 	calling bool // the head's call is under way
+	// pending says that an entry waits for the head at this time; only the entry with the number n counts.
+	pending bool
+	at      time.Time
+	n       int
 }
 
 func newLaneState(l lease.Lease) *laneState {
 	return &laneState{
 		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]int64{},
-		queues: map[string]*keyQueue{},
+		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{},
 	}
 }
 
-func (ls *laneState) queue(key string) *keyQueue {
+func (ls *laneState) queue(key queueKey) *keyQueue {
 	q := ls.queues[key]
 	if q == nil {
 		q = &keyQueue{key: key}
@@ -145,7 +158,7 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 			r.e.cfg.Hooks.Handled(r.c.Name, HandledDuplicate, 1)
 			continue
 		case m.Sequence > last+1 || len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch:
-			ls.dropped = true
+			ls.lacks[m.Topic] = true
 		default:
 			ls.buf[m.Topic] = append(ls.buf[m.Topic], m)
 			ls.arrived[m.Topic] = m.Sequence
@@ -168,7 +181,7 @@ func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneStat
 			at[topic] = p.Sequence
 			behind := heads[p.TopicLane] > p.Sequence && len(ls.buf[topic]) == 0
 			if was, ok := seen[ls][topic]; ok && behind && was == p.Sequence {
-				ls.dropped = true
+				ls.lacks[topic] = true
 			}
 		}
 	}
@@ -179,13 +192,19 @@ func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneStat
 type task struct {
 	lanes  []*laneState // marked busy
 	items  []item
-	gaps   []*laneState // lanes whose log is to be read first
-	parked []due        // heads of queues to try now
+	gaps   []gap // logs that are to be read first
+	parked []due // heads of queues to try now
 	ended  []*finished
 }
 
 func (t *task) empty() bool {
 	return len(t.items) == 0 && len(t.gaps) == 0 && len(t.parked) == 0 && len(t.ended) == 0
+}
+
+// gap is a log of which messages have not arrived.
+type gap struct {
+	ls    *laneState
+	topic string
 }
 
 // item is a message on its way through a unit: the next one of its log, or, with a row, the head of its key's queue.
@@ -200,7 +219,7 @@ func (r *run) work(ctx, work context.Context, all *sync.WaitGroup) {
 	for ctx.Err() == nil {
 		t, until := r.take()
 		if !t.empty() {
-			r.do(work, all, t)
+			r.do(ctx, work, all, t)
 			r.giveBack(t)
 			continue
 		}
@@ -279,97 +298,151 @@ func (r *run) takeEnded(t *task) {
 	r.ended = rest
 }
 
-// takeDue takes the heads of queues whose time has come, and tells when the next one's will. What cannot be taken
-// now, because its lane is busy or all calls are under way, is looked at again when that has changed.
+// takeDue takes the heads of queues whose time has come, and tells when the next one's will. A head whose lane is
+// busy is set aside until the lane is given back, a call until its turn comes.
 func (r *run) takeDue(t *task) (until time.Time) {
 	now := r.e.cfg.Clock()
-	var later []due
-	for len(r.due) > 0 && !r.due[0].at.After(now) && len(t.parked)+len(later) < 2*r.e.cfg.Batch {
+	for len(r.due) > 0 && !r.due[0].at.After(now) && len(t.parked) < r.e.cfg.Batch {
 		d := heap.Pop(&r.due).(due) //nolint:errcheck // the heap holds nothing else
-		q := d.ls.queues[d.key]
 		switch {
-		case d.ls.gone, q == nil, q.calling, len(q.rows) == 0, !q.rows[0].Due.Equal(d.at), !waiting(q.rows[0].State):
-		case q.rows[0].State == ParkedCall && r.calls+len(t.parked) >= r.e.cfg.Calls, !r.claim(t, d.ls):
-			later = append(later, d)
+		case !d.counts():
+		case r.isCall(&d.q.rows[0]):
+			r.turns = append(r.turns, d)
 		default:
-			t.parked = append(t.parked, d)
+			r.takeHead(t, d)
 		}
 	}
 	if len(r.due) > 0 {
 		until = r.due[0].at
 	}
-	for _, d := range later {
-		heap.Push(&r.due, d)
-	}
+	r.takeTurns(t)
 	return until
 }
 
-// waiting says that a parked head in this state does something when it is due.
-func waiting(s ParkedState) bool { return s != ParkedDead }
+// takeTurns takes as many calls as may begin.
+func (r *run) takeTurns(t *task) {
+	for free := r.e.cfg.Calls - r.calls; free > 0 && len(r.turns) > 0; {
+		d := r.turns[0]
+		r.turns[0] = due{}
+		r.turns = r.turns[1:]
+		if d.counts() && r.takeHead(t, d) {
+			free--
+		}
+	}
+}
 
+func (r *run) takeHead(t *task, d due) bool {
+	if !r.claim(t, d.ls) {
+		d.ls.late = append(d.ls.late, d)
+		return false
+	}
+	d.q.pending = false
+	t.parked = append(t.parked, d)
+	return true
+}
+
+// isCall says that a parked message is a remote call to make.
+func (r *run) isCall(p *Parked) bool {
+	return p.State == ParkedCall && r.c.Participant != nil && r.c.Participant.Remote != nil
+}
+
+// takeMessages takes what has arrived in a lane, and notes where the log is to be read.
 func (r *run) takeMessages(t *task, ls *laneState) {
-	full := func() bool { return len(t.items) >= r.e.cfg.Batch }
-	empty := true
-	for topic, buf := range ls.buf {
+	for topic := range ls.places {
+		buf := ls.buf[topic]
+		room := r.e.cfg.Batch - len(t.items)
+		switch {
+		case room <= 0:
+			return
+		case len(buf) == 0 && !ls.lacks[topic]:
+			continue
+		case !r.claim(t, ls):
+			return
+		}
 		if len(buf) == 0 {
+			ls.lacks[topic] = false
+			t.gaps = append(t.gaps, gap{ls, topic})
 			continue
 		}
-		empty = false
-		if full() || !r.claim(t, ls) {
-			continue
-		}
-		n := min(len(buf), r.e.cfg.Batch-len(t.items))
+		n := min(len(buf), room)
 		for _, m := range buf[:n] {
 			t.items = append(t.items, item{ls: ls, m: m})
 		}
 		ls.buf[topic] = buf[n:]
 	}
-	if empty && ls.dropped && r.claim(t, ls) {
-		ls.dropped = false
-		t.gaps = append(t.gaps, ls)
-	}
 }
 
-// giveBack ends a task.
+// giveBack ends a task. What it was to do and has not done is done again.
 func (r *run) giveBack(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, f := range t.ended {
+		if current(f) {
+			q := f.ls.queues[f.row.key()]
+			q.calling = false
+			r.schedule(f.ls, q)
+		}
+	}
+	for _, d := range t.parked {
+		if d.ls.queues[d.q.key] == d.q {
+			r.schedule(d.ls, d.q)
+		}
+	}
 	for _, ls := range t.lanes {
 		ls.busy = false
-		for topic, buf := range ls.buf {
-			place := ls.places[topic].Sequence
-			for len(buf) > 0 && buf[0].Sequence <= place {
-				buf = buf[1:]
-			}
-			if len(buf) > 0 && buf[0].Sequence > place+1 {
-				buf = nil
-			}
-			if len(buf) == 0 {
-				ls.dropped = ls.dropped || ls.arrived[topic] > place
-				ls.arrived[topic] = place
-			}
-			ls.buf[topic] = buf
+		for _, d := range ls.late {
+			heap.Push(&r.due, d)
+		}
+		ls.late = nil
+		for topic := range ls.places {
+			ls.settle(topic)
 		}
 	}
 	r.signal()
 }
 
-// due is a key's queue whose head wants to be looked at.
-type due struct {
-	at  time.Time
-	ls  *laneState
-	key string
+// settle makes buf follow the place again, after a task that may have handled less than it took.
+func (ls *laneState) settle(topic string) {
+	buf, place := ls.buf[topic], ls.places[topic].Sequence
+	for len(buf) > 0 && buf[0].Sequence <= place {
+		buf = buf[1:]
+	}
+	if len(buf) > 0 && buf[0].Sequence > place+1 {
+		buf = nil
+	}
+	if len(buf) == 0 {
+		buf = nil // lets go of the array
+		ls.lacks[topic] = ls.lacks[topic] || ls.arrived[topic] > place
+		ls.arrived[topic] = place
+	}
+	ls.buf[topic] = buf
 }
 
-// schedule puts a queue on the heap, if its head waits for a time; r.mu is held. Entries that no longer fit the
-// queue's head are ignored when they come up.
+// due is a key's queue whose head wants to be looked at.
+type due struct {
+	at time.Time
+	ls *laneState
+	q  *keyQueue
+	n  int
+}
+
+// counts says that the entry still is the queue's own.
+func (d due) counts() bool { return !d.ls.gone && d.q.pending && d.n == d.q.n }
+
+// schedule sees to it that exactly one entry waits for the queue's head, if the head waits for a time; r.mu is held.
 func (r *run) schedule(ls *laneState, q *keyQueue) {
-	if len(q.rows) == 0 {
-		delete(ls.queues, q.key)
+	waits := len(q.rows) > 0 && !q.calling && q.rows[0].State != ParkedDead
+	if waits && q.pending && q.at.Equal(q.rows[0].Due) {
 		return
 	}
-	if !q.calling && waiting(q.rows[0].State) {
-		heap.Push(&r.due, due{q.rows[0].Due, ls, q.key})
+	q.pending = waits
+	q.n++
+	if waits {
+		q.at = q.rows[0].Due
+		heap.Push(&r.due, due{q.at, ls, q, q.n})
+	}
+	if len(q.rows) == 0 {
+		delete(ls.queues, q.key)
 	}
 }
 
@@ -382,6 +455,7 @@ func (h *dueHeap) Push(x any)        { *h = append(*h, x.(due)) } //nolint:errch
 func (h *dueHeap) Pop() any {
 	old := *h
 	d := old[len(old)-1]
+	old[len(old)-1] = due{}
 	*h = old[:len(old)-1]
 	return d
 }

@@ -31,7 +31,7 @@ const (
 	ParkedCall   ParkedState = "call"   // a remote call, made (again) when due
 	ParkedQueued ParkedState = "queued" // waits behind the head of its key
 	ParkedDead   ParkedState = "dead"   // a dead letter: only a person moves it
-	ParkedReplay ParkedState = "replay" // a person has moved it; tried at once
+	ParkedReplay ParkedState = "replay" // a person has moved it, its attempts kept; tried at once
 )
 
 // Ref names a parked message: its place in the log, within one consumer.
