@@ -219,26 +219,36 @@ func (t *laneTx) Unpark(refs ...lane.Ref) {
 	}
 }
 
-const deadLetterQuery = `/* deadletter.open */
+const (
+	deadLetterOnceQuery = `/* deadletter.once */
+insert into dead_letter (consumer, topic, lane, sequence, key, message_id, type, message, kind, error, fingerprint, attempts, entered_at, state)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'open')
+on conflict (consumer, topic, lane, sequence) do nothing`
+	deadLetterQuery = `/* deadletter.open */
 insert into dead_letter (consumer, topic, lane, sequence, key, message_id, type, message, kind, error, fingerprint, attempts, entered_at, state)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 'open')
 on conflict (consumer, topic, lane, sequence) do update set kind = excluded.kind, error = excluded.error,
     fingerprint = excluded.fingerprint, attempts = excluded.attempts, state = 'open', ended_at = null`
+)
 
 func (t *laneTx) DeadLetter(ds ...lane.DeadLetter) {
-	for _, d := range ds {
-		message, err := encodeMessage(d.Message)
-		if err != nil {
-			t.err = errors.Join(t.err, err)
-			return
-		}
-		t.Queue(deadLetterQuery, t.consumer, d.Topic, d.Lane, d.Sequence, d.Message.Key, d.Message.ID, d.Message.Type,
-			message, d.Kind.String(), d.Error, fingerprint(t.consumer, d), d.Attempts, d.At.UnixMicro())
+	for i := range ds {
+		t.err = errors.Join(t.err, t.openCase(deadLetterQuery, &ds[i]))
 	}
 }
 
+func (t *laneTx) openCase(query string, d *lane.DeadLetter) error {
+	message, err := encodeMessage(d.Message)
+	if err != nil {
+		return err
+	}
+	t.Queue(query, t.consumer, d.Topic, d.Lane, d.Sequence, d.Message.Key, d.Message.ID, d.Message.Type,
+		message, d.Kind.String(), d.Error, fingerprint(t.consumer, d), d.Attempts, d.At.UnixMicro())
+	return nil
+}
+
 // fingerprint groups dead letters that failed alike.
-func fingerprint(consumer string, d lane.DeadLetter) string {
+func fingerprint(consumer string, d *lane.DeadLetter) string {
 	sum := sha256.Sum256([]byte(consumer + "\x00" + d.Message.Type + "\x00" + d.Kind.String() + "\x00" + d.Error))
 	return hex.EncodeToString(sum[:8])
 }

@@ -31,6 +31,9 @@ func (t *tail) add(ms []*mainstay.Message) {
 	defer t.mu.Unlock()
 	for _, m := range ms {
 		log := t.logs[m.TopicLane()]
+		if n := len(log); n > 0 && log[n-1].Sequence+1 != m.Sequence {
+			log = nil // somebody else has written in between: memory must be dense
+		}
 		if len(log) >= 2*tailSize {
 			log = append(make([]*mainstay.Message, 0, 2*tailSize), log[tailSize:]...)
 		}
@@ -211,11 +214,10 @@ const relayConsumer = "relay"
 func (s *Store) DeadLetter(ctx context.Context, m *mainstay.Message, reason error) error {
 	return s.do(ctx, s.drain, func(_ context.Context, t *tx) error {
 		lt := &laneTx{tx: t, consumer: relayConsumer}
-		lt.DeadLetter(lane.DeadLetter{
+		return lt.openCase(deadLetterOnceQuery, &lane.DeadLetter{
 			Ref: lane.Ref{TopicLane: m.TopicLane(), Sequence: m.Sequence}, Message: m,
 			Kind: mainstay.KindTerminal, Error: reason.Error(), Attempts: 1, At: t.now,
 		})
-		return lt.err
 	})
 }
 

@@ -18,25 +18,57 @@ type tx struct {
 	queued []outbox.Statement
 	sent   []*mainstay.Message
 	after  []func()
+	rows   []*sql.Rows
+	// lost is the failure of the database that may have ended the whole transaction; nothing runs after it.
+	lost error
 }
 
 func (t *tx) Dialect() mainstay.Dialect { return mainstay.SQLite }
 func (t *tx) Now() time.Time            { return t.now }
 
 func (t *tx) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
+	if t.lost != nil {
+		return nil, t.lost
+	}
 	st, err := t.w.prepare(context.Background(), query)
 	if err != nil {
-		return nil, err
+		return nil, t.failed(err)
 	}
-	return st.ExecContext(context.Background(), args...)
+	res, err := st.ExecContext(context.Background(), args...)
+	return res, t.failed(err)
 }
 
 func (t *tx) QueryContext(_ context.Context, query string, args ...any) (*sql.Rows, error) {
+	if t.lost != nil {
+		return nil, t.lost
+	}
 	st, err := t.w.prepare(context.Background(), query)
 	if err != nil {
-		return nil, err
+		return nil, t.failed(err)
 	}
-	return st.QueryContext(context.Background(), args...)
+	rows, err := st.QueryContext(context.Background(), args...)
+	if err != nil {
+		return nil, t.failed(err)
+	}
+	t.rows = append(t.rows, rows)
+	return rows, nil
+}
+
+// failed notes an error after which SQLite may have rolled back everything: a statement that ran then would commit
+// by itself.
+func (t *tx) failed(err error) error {
+	if databaseToBlame(err) {
+		t.lost = err
+	}
+	return err
+}
+
+// closeRows ends what a handler has left open.
+func (t *tx) closeRows() {
+	for _, rows := range t.rows {
+		_ = rows.Close()
+	}
+	t.rows = nil
 }
 
 func (t *tx) Queue(query string, args ...any) {

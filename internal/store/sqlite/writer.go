@@ -113,16 +113,18 @@ func (w *writer) fold(first *job) {
 	err := w.exec(ctx, "begin immediate")
 	if err == nil {
 		began := time.Now() //nolint:forbidigo // a duration inside the process
-		w.unit(ctx, first)
-		for len(jobs) < maxFold && time.Since(began) < foldTime {
+		err = w.unit(ctx, first)
+		for err == nil && len(jobs) < maxFold && time.Since(began) < foldTime {
 			j := w.next()
 			if j == nil {
 				break
 			}
 			jobs = append(jobs, j)
-			w.unit(ctx, j)
+			err = w.unit(ctx, j)
 		}
-		err = w.exec(ctx, "commit")
+		if err == nil {
+			err = w.exec(ctx, "commit")
+		}
 		if err != nil {
 			_ = w.exec(ctx, "rollback") // SQLite may have done so by itself
 		}
@@ -131,8 +133,8 @@ func (w *writer) fold(first *job) {
 }
 
 func (w *writer) answer(jobs []*job, err error) {
-	if err != nil {
-		err = w.store.translate(fmt.Errorf("committing: %w", err))
+	if err != nil { // of the database, whatever it is: no unit is to blame for it
+		err = fmt.Errorf("%w: committing: %w", lane.ErrTransient, err)
 	}
 	var sent []*mainstay.Message
 	for _, j := range jobs {
@@ -157,29 +159,32 @@ func (w *writer) answer(jobs []*job, err error) {
 	}
 }
 
-// unit runs one job behind its savepoint. Its error is in j.err, and then it has written nothing.
-func (w *writer) unit(ctx context.Context, j *job) {
+// unit runs one job behind its savepoint. Its error is in j.err, and then it has written nothing. The result is the
+// error that ended the whole transaction: SQLite does that by itself when the disk is full or fails.
+func (w *writer) unit(ctx context.Context, j *job) error {
 	if j.ctx.Err() != nil {
 		j.err = context.Cause(j.ctx)
-		return
+		return nil
 	}
 	if err := w.exec(ctx, "savepoint unit"); err != nil {
-		j.err = w.store.translate(err)
-		return
+		return err
 	}
 	t := &tx{w: w, now: w.store.cfg.Clock()}
 	if j.err = w.call(ctx, j, t); j.err == nil {
 		j.sent, j.err = t.finish(ctx)
 		j.after = t.after
 	}
+	t.closeRows()
+	if t.lost != nil {
+		j.err = nil // it shares the fate of the others
+		return t.lost
+	}
 	end := "release unit"
 	if j.err != nil {
-		j.err, j.sent = w.store.translate(j.err), nil
+		j.err, j.sent = translate(j.err), nil
 		end = "rollback to unit; release unit"
 	}
-	if err := w.exec(ctx, end); err != nil && j.err == nil {
-		j.err, j.sent = w.store.translate(err), nil
-	}
+	return w.exec(ctx, end)
 }
 
 func (w *writer) call(ctx context.Context, j *job, t *tx) (err error) {
@@ -209,20 +214,32 @@ func (w *writer) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
 	return st, nil
 }
 
-// Primary result codes of SQLite that say: not now.
+// Primary result codes of SQLite for what is wrong with the database, not with the statement.
 const (
-	codeBusy   = 5
-	codeLocked = 6
-	codeIOErr  = 10
-	codeFull   = 13
+	codeBusy      = 5
+	codeLocked    = 6
+	codeNoMemory  = 7
+	codeReadOnly  = 8
+	codeInterrupt = 9
+	codeIOErr     = 10
+	codeCorrupt   = 11
+	codeFull      = 13
+	codeCantOpen  = 14
 )
 
-// translate marks what a repetition may mend.
-func (s *Store) translate(err error) error {
+func databaseToBlame(err error) bool {
 	switch sqliteError(err) {
-	case codeBusy, codeLocked, codeIOErr, codeFull:
-		return fmt.Errorf("%w: %w", lane.ErrTransient, err)
+	case codeBusy, codeLocked, codeNoMemory, codeReadOnly, codeInterrupt, codeIOErr, codeCorrupt, codeFull, codeCantOpen:
+		return true
 	default:
-		return err
+		return false
 	}
+}
+
+// translate marks what no unit is to blame for.
+func translate(err error) error {
+	if databaseToBlame(err) {
+		return fmt.Errorf("%w: %w", lane.ErrTransient, err)
+	}
+	return err
 }
