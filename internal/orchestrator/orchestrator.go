@@ -121,8 +121,8 @@ func (o *Orchestrator) Start(ctx context.Context, tx mainstay.Tx, news []Begin) 
 func (o *Orchestrator) HandleBatch(ctx context.Context, tx mainstay.Tx, ms []*mainstay.Message) ([]error, error) {
 	ids := make([]string, 0, len(ms))
 	for _, m := range ms {
-		if _, err := uuid.Parse(m.Header(mainstay.HeaderSaga)); err == nil {
-			ids = append(ids, m.Header(mainstay.HeaderSaga))
+		if id := m.Header(mainstay.HeaderSaga); len(id) == 36 && uuid.Validate(id) == nil {
+			ids = append(ids, id)
 		}
 	}
 	rows, err := o.load(ctx, tx, ids)
@@ -165,8 +165,8 @@ func (o *Orchestrator) Fire(ctx context.Context, tx mainstay.Tx, ids []string) e
 }
 
 func (o *Orchestrator) load(ctx context.Context, tx mainstay.Tx, ids []string) (map[string]*Row, error) {
-	slices.Sort(ids)
-	rows, err := o.cfg.Store.Load(ctx, tx, slices.Compact(ids))
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+	rows, err := o.cfg.Store.Load(ctx, tx, ids)
 	if err != nil {
 		return nil, err
 	}
