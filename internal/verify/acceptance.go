@@ -17,20 +17,21 @@ where s.definition = 'order' and o.id is null`,
 			`/* verify.saga_of_another */
 select s.id, 'the saga tells the story of ' || s.correlation_id from saga s
 where s.definition = 'order' and (s.correlation_id <> s.id or s.key <> s.id)`,
-			"/* verify.order_without_record */\n" + records + `select o.id::text, 'the order has no idempotency record' from orders o left join record r on r.location = '/v1/orders/' || o.id::text
-where r.location is null and o.created_at > {kept}`,
+			"/* verify.order_without_record */\n" + records + `select o.id::text, 'the order has no idempotency record' from orders o left join record r on r.order_id = o.id::text
+where r.order_id is null and o.created_at > {kept}`,
 			"/* verify.record_without_order */\n" + records + `select r.key, 'the record of this key answers with ' || coalesce(r.location, 'no order') || ', which does not exist'
-from record r left join orders o on '/v1/orders/' || o.id::text = r.location where o.id is null`,
-			"/* verify.order_with_two_keys */\n" + records + `select replace(r.location, '/v1/orders/', ''), count(*) || ' idempotency keys answer with this order' from record r group by r.location having count(*) > 1`,
+from record r left join orders o on o.id::text = r.order_id
+where o.id is null`,
+			"/* verify.order_with_two_keys */\n" + records + `select r.order_id, count(*) || ' idempotency keys answer with this order' from record r group by r.order_id having count(*) > 1`,
 			"/* verify.record_of_two_orders */\n" + records + `select r.key, 'the record of this key has ' || r.location || ' in its header and ' || coalesce(r.id, 'no id') || ' in its body'
-from record r where r.location <> '/v1/orders/' || coalesce(r.id, '')`,
+from record r where coalesce(r.location, '') <> '/v1/orders/' || coalesce(r.id, '')`,
 		},
 	}
 }
 
 // records are the stored answers to orders.
-const records = `with record as (
-    select i.key, i.header->>'Location' as location, {body}->>'id' as id
+const records = `with record as materialized (
+    select i.key, i.header->>'Location' as location, cast(substr(i.header->>'Location', 12) as text) as order_id, {body}->>'id' as id
     from idempotency i where i.route = 'POST /v1/orders' and i.status between 200 and 299
 )
 `
@@ -59,7 +60,7 @@ select h.saga_id, 'version ' || h.version || ' of the saga sent message ' || m.v
 from saga_history h cross join {sent} left join outbox o on o.id::text = m.value
 where m.value is not null and o.id is null and h.at >= {horizon}`,
 			`/* verify.command_not_in_history */
-with sent as (select m.value as id from saga_history h cross join {sent})
+with sent as materialized (select m.value as id from saga_history h cross join {sent})
 select o.aggregateid, 'command ' || o.id::text || ' is in the outbox, and no saga has sent it'
 from outbox o left join sent on sent.id = o.id::text
 where sent.id is null and o.aggregatetype = 'saga' and o.headers->'headers'->>'replyto' is not null`,

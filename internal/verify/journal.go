@@ -124,10 +124,9 @@ join idempotency i on i.key = j.key and i.route = 'POST /v1/orders'`,
 		},
 	}
 	if complete {
-		c.rules = append(c.rules, `/* verify.journal_unknown */
-select o.id::text, 'nobody has asked for this order'
-from orders o left join idempotency i on i.header->>'Location' = '/v1/orders/' || o.id::text
-left join (select distinct key from verify_journal) k on k.key = i.key
+		c.rules = append(c.rules, "/* verify.journal_unknown */\n"+records+`select o.id::text, 'nobody has asked for this order'
+from orders o left join record r on r.order_id = o.id::text
+left join (select distinct key from verify_journal) k on k.key = r.key
 left join (select distinct order_id from verify_journal) j on j.order_id = o.id::text
 where k.key is null and j.order_id is null`)
 	}

@@ -73,11 +73,11 @@ where k.message_id <> m.id`,
 }
 
 // commands are the sagas' commands that every consumer of their topic has passed.
-const commands = `with command as (
+const commands = `with command as materialized (
     select m.id, m.topic, m.lane, m.sequence, m.key, m.headers->'headers'->>'sagaop' as op,
         m.headers->'headers'->>'sagaid' || '/' || (m.headers->'headers'->>'sagastep') as step_key
     from {messages} m where m.headers->'headers'->>'replyto' is not null and m.headers->'headers'->>'sagaid' is not null
-), passed as (
+), passed as materialized (
     select topic, lane, min(sequence) as sequence from place group by topic, lane
 )
 `

@@ -11,16 +11,16 @@ func money() check {
 select order_id, 'the entries of ' || kind || ' sum to ' || sum(amount) || ' ' || min(currency) || ' in ' || count(*) || ' legs'
 from payment_entry group by order_id, kind having sum(amount) <> 0 or count(*) <> 2 or min(currency) <> max(currency)`,
 			`/* verify.books */
-with booked as (
+with booked as materialized (
     select order_id, sum(case when account = 'customer_hold' then amount else 0 end) as hold,
         sum(case when account = 'merchant' then amount else 0 end) as merchant,
         max(case kind when 'authorise' then 1 else 0 end) as authorised, max(case kind when 'capture' then 1 else 0 end) as captured,
         max(case kind when 'void' then 1 else 0 end) as voided, max(abs(amount)) as largest, max(currency) as currency
     from payment_entry group by order_id
-)
-select coalesce(p.order_id, b.order_id), 'the payment is ' || coalesce(p.status, 'not there') || ' over ' || coalesce(p.amount, 0) || ', the entries hold '
+), ids as materialized (select order_id from payment union select order_id from payment_entry)
+select ids.order_id, 'the payment is ' || coalesce(p.status, 'not there') || ' over ' || coalesce(p.amount, 0) || ', the entries hold '
     || coalesce(b.hold, 0) || ' and have paid ' || coalesce(b.merchant, 0)
-from payment p full outer join booked b on b.order_id = p.order_id
+from ids left join payment p on p.order_id = ids.order_id left join booked b on b.order_id = ids.order_id
 where p.order_id is null
     or coalesce(b.authorised, 0) <> case when p.status = 'declined' then 0 else 1 end
     or coalesce(b.captured, 0) <> case when p.status = 'captured' then 1 else 0 end

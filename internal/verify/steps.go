@@ -1,10 +1,10 @@
 package verify
 
 // stepwise is what the barrier knows of each order: the outcome of each step in both directions.
-const stepwise = `with ` + givenUp + `, known as (
+const stepwise = `with ` + givenUp + `, known as materialized (
     select s.id as order_id, s.status, substr(b.step_key, 38) as step, b.op, b.outcome, b.created_at
     from barrier b join saga s on s.id = substr(b.step_key, 1, 36) and s.definition = 'order'
-), o as (
+), o as materialized (
     select order_id, max(status) as status,
         max(case when step = 'reserve' and op = 'do' then outcome end) as reserve, max(case when step = 'reserve' and op = 'undo' then outcome end) as release,
         max(case when step = 'authorise' and op = 'do' then outcome end) as authorise, max(case when step = 'authorise' and op = 'undo' then outcome end) as void,
@@ -36,31 +36,31 @@ where d.op = 'do' and d.outcome = 'done' and d.created_at > u.created_at`,
 select d.step_key, 'was done, and its compensation found nothing to undo'
 from barrier d join barrier u on u.participant = d.participant and u.step_key = d.step_key and u.op = 'undo'
 where d.op = 'do' and d.outcome = 'done' and u.outcome = 'void'`,
-			"/* verify.stock_effect */\n" + stepwise + `, moved as (
+			"/* verify.stock_effect */\n" + stepwise + `, moved as materialized (
     select order_id, max(case kind when 'reserve' then 1 else 0 end) as reserved, max(case kind when 'release' then 1 else 0 end) as released,
         max(case kind when 'ship' then 1 else 0 end) as shipped
     from stock_movement where order_id is not null group by order_id
-)
-select coalesce(o.order_id, e.order_id), 'reserve is ' || coalesce(o.reserve, 'open') || ', release ' || coalesce(o.release, 'open') || ', commit ' || coalesce(o.committed, 'open')
+), ids as materialized (select order_id from o union select order_id from moved)
+select ids.order_id, 'reserve is ' || coalesce(o.reserve, 'open') || ', release ' || coalesce(o.release, 'open') || ', commit ' || coalesce(o.committed, 'open')
     || '; the movements of the order do not say so'
-from o full outer join moved e on e.order_id = o.order_id
+from ids left join o on o.order_id = ids.order_id left join moved e on e.order_id = ids.order_id
 where case when o.reserve = 'done' then 1 else 0 end <> coalesce(e.reserved, 0)
     or case when o.release = 'done' then 1 else 0 end <> coalesce(e.released, 0)
     or case when o.committed = 'done' then 1 else 0 end <> coalesce(e.shipped, 0)`,
-			"/* verify.money_effect */\n" + stepwise + `, e as (select order_id, status from payment)
-select coalesce(o.order_id, e.order_id), 'authorise is ' || coalesce(o.authorise, 'open') || ', void ' || coalesce(o.void, 'open') || ', capture ' || coalesce(o.capture, 'open')
+			"/* verify.money_effect */\n" + stepwise + `, e as materialized (select order_id, status from payment), ids as materialized (select order_id from o union select order_id from e)
+select ids.order_id, 'authorise is ' || coalesce(o.authorise, 'open') || ', void ' || coalesce(o.void, 'open') || ', capture ' || coalesce(o.capture, 'open')
     || '; the payment is ' || coalesce(e.status, 'not there')
-from o full outer join e on e.order_id = o.order_id
+from ids left join o on o.order_id = ids.order_id left join e on e.order_id = ids.order_id
 where case
     when o.capture = 'done' then case when e.status = 'captured' then 0 else 1 end
     when o.void = 'done' then case when e.status in ('authorised', 'captured') then 1 else 0 end
     when o.authorise = 'done' then case when e.status = 'authorised' then 0 else 1 end
     when o.authorise = 'rejected' then case when e.status = 'declined' then 0 else 1 end
     else case when e.status is null then 0 else 1 end end = 1`,
-			"/* verify.shipment_effect */\n" + stepwise + `, e as (select order_id, status from booking)
-select coalesce(o.order_id, e.order_id), 'book is ' || coalesce(o.book, 'open') || ', cancel ' || coalesce(o.cancel, 'open') || ', dispatch ' || coalesce(o.dispatch, 'open')
+			"/* verify.shipment_effect */\n" + stepwise + `, e as materialized (select order_id, status from booking), ids as materialized (select order_id from o union select order_id from e)
+select ids.order_id, 'book is ' || coalesce(o.book, 'open') || ', cancel ' || coalesce(o.cancel, 'open') || ', dispatch ' || coalesce(o.dispatch, 'open')
     || '; the booking is ' || coalesce(e.status, 'not there')
-from o full outer join e on e.order_id = o.order_id
+from ids left join o on o.order_id = ids.order_id left join e on e.order_id = ids.order_id
 where coalesce(e.status, '') <> case when o.dispatch = 'done' then 'dispatched' when o.cancel = 'done' then 'cancelled'
     when o.book = 'done' then 'booked' else '' end`,
 			"/* verify.compensated */\n" + stepwise + `select k.order_id, 'the saga is compensated, and step ' || k.step || ' was done and not undone'
