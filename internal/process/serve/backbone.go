@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
@@ -60,7 +61,7 @@ func open(ctx context.Context, cfg app.Config, log *slog.Logger, group *app.Grou
 	}
 	group.Opened("database", func(context.Context) error { return b.db.close() })
 	if b.gateway, err = sandbox.Open(ctx, b.db.gateway, b.db.Dialect(), sandbox.Options{}); err != nil {
-		return nil, fmt.Errorf("opening the payment gateway: %w", err)
+		return nil, explainSQLite(fmt.Errorf("opening the payment gateway: %w", err), filepath.Join(filepath.Dir(sqlitePath(cfg)), gatewayFile))
 	}
 	group.Opened("payment gateway", func(context.Context) error { return b.gateway.Close() })
 	if b.carrier, err = openBroker(ctx, cfg, b.db, log); err != nil {
@@ -68,6 +69,9 @@ func open(ctx context.Context, cfg app.Config, log *slog.Logger, group *app.Grou
 	}
 	if b.carrier.close != nil {
 		group.Opened("broker", b.carrier.close)
+	}
+	if m.carry != nil {
+		m.carry(b.carrier)
 	}
 	return b, b.wire(m)
 }
@@ -86,6 +90,11 @@ type hooks struct {
 	lane      lane.Hooks
 	saga      orchestrator.Hooks
 	sequencer sequencer.Observer
+
+	// carry and register are nil but in tests: one puts something between the backbone and its broker, the other
+	// adds consumers.
+	carry    func(*carrier)
+	register func(*worker.Worker)
 }
 
 func (b *backbone) wire(m hooks) error {
@@ -121,7 +130,7 @@ func (b *backbone) wire(m hooks) error {
 			ForceLeases: b.db.alone, Logger: b.log, Clock: clock.System, Hooks: m.relay,
 		})
 	}
-	return b.work(holder, o, m.lane)
+	return b.work(holder, o, m)
 }
 
 func (b *backbone) orchestrator(h orchestrator.Hooks) (*orchestrator.Orchestrator, error) {
@@ -156,11 +165,11 @@ func (b *backbone) committers() int {
 	return 2
 }
 
-func (b *backbone) work(holder string, o *orchestrator.Orchestrator, h lane.Hooks) error {
+func (b *backbone) work(holder string, o *orchestrator.Orchestrator, m hooks) error {
 	b.worker = worker.New(worker.Config{
 		Store: b.db, Reader: b.carrier.reader, Lanes: b.db.Lanes(), Holder: holder, ForceLeases: b.db.alone,
 		Calls: 8 * b.cfg.WorkerConcurrency, CallTimeout: b.cfg.CallTimeout,
-		Retry: lane.Retry{Budget: b.cfg.CompensationBudget}, Clock: clock.System, Logger: b.log, Hooks: h,
+		Retry: lane.Retry{Budget: b.cfg.CompensationBudget}, Clock: clock.System, Logger: b.log, Hooks: m.lane,
 	})
 	pay := payment.New(b.db.Dialect(), b.gateway)
 	var types []string
@@ -171,6 +180,9 @@ func (b *backbone) work(holder string, o *orchestrator.Orchestrator, h lane.Hook
 	b.worker.ParticipateRemotely(consumerPayment, payment.Topic, types, pay)
 	b.worker.Participate(consumerLogistics, logistics.Topic, logistics.New(b.db.Dialect()).Handlers())
 	b.worker.Orchestrate(consumerOrders, o)
+	if m.register != nil {
+		m.register(b.worker)
+	}
 	return b.worker.Open()
 }
 

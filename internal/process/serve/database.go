@@ -76,11 +76,11 @@ func sqlitePath(cfg app.Config) string {
 func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*database, error) {
 	path := sqlitePath(cfg)
 	if err := migrateSQLite(ctx, path, cfg.Lanes); err != nil {
-		return nil, err
+		return nil, explainSQLite(err, path)
 	}
 	st, err := sqlite.Open(ctx, sqlite.Config{Path: path, Clock: clock.System, Logger: log})
 	if err != nil {
-		return nil, err
+		return nil, explainSQLite(err, path)
 	}
 	gateway, err := sql.Open("sqlite", sqlite.DSN(filepath.Join(filepath.Dir(path), gatewayFile), "FULL", false))
 	if err != nil {
@@ -100,6 +100,9 @@ func migrateSQLite(ctx context.Context, path string, lanes int) (err error) {
 	if lanes == 0 {
 		lanes = migrate.DefaultServerLanes
 	}
+	if err := refuseNewer(ctx, db, path); err != nil {
+		return err
+	}
 	if _, err := migrate.Up(ctx, db, mainstay.SQLite, lanes); err != nil {
 		return fmt.Errorf("bringing %s up to date: %w", path, err)
 	}
@@ -109,7 +112,7 @@ func migrateSQLite(ctx context.Context, path string, lanes int) (err error) {
 func openPostgres(ctx context.Context, cfg app.Config, log *slog.Logger) (*database, error) {
 	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Database, Logger: log})
 	if err != nil {
-		return nil, err
+		return nil, explainPostgres(err, cfg.Database)
 	}
 	return &database{
 		store: st, reads: st.DB().DB, sequencer: st, gateway: st.DB().DB, place: app.Redact(cfg.Database),

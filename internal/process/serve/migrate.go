@@ -29,8 +29,13 @@ func MigrateUp(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
 	})
 }
 
-// MigrateStatus lists all migrations of the configured database.
+// MigrateStatus lists all migrations of the configured database. It makes no SQLite database where there is none.
 func MigrateStatus(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
+	if isSQLite(cfg) {
+		if _, err := os.Stat(sqlitePath(cfg)); errors.Is(err, os.ErrNotExist) {
+			cfg.Database = "sqlite::memory:"
+		}
+	}
 	return withSchema(ctx, cfg, func(db *sql.DB, dialect mainstay.Dialect) ([]migrate.Status, error) {
 		return migrate.List(ctx, db, dialect)
 	})
@@ -53,8 +58,10 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := db.PingContext(ctx); err != nil {
-		return nil, app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
-			"connecting to the database: %w", err)
+		if dialect == mainstay.SQLite {
+			return nil, explainSQLite(err, sqlitePath(cfg))
+		}
+		return nil, explainPostgres(err, cfg.Database)
 	}
 	if list, err = do(db, dialect); err != nil {
 		return nil, fmt.Errorf("migrating: %w", err)

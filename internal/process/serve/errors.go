@@ -1,0 +1,116 @@
+package serve
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/store/postgres"
+	"github.com/mainstay-io/mainstay/migrations"
+)
+
+// Primary result codes of SQLite that an operator can do something about.
+const (
+	sqliteReadOnly  = 8
+	sqliteIOErr     = 10
+	sqliteCorrupt   = 11
+	sqliteFull      = 13
+	sqliteCantOpen  = 14
+	sqliteNotADB    = 26
+	sqliteCodeShown = 0xff // the primary code is the lowest byte
+)
+
+// explainPostgres tells an operator what to do about an error of opening a PostgreSQL database.
+func explainPostgres(err error, url string) error {
+	var (
+		schema *postgres.SchemaError
+		unsafe *postgres.UnsafeError
+		wrong  *pgconn.ParseConfigError
+		down   *pgconn.ConnectError
+	)
+	switch {
+	case errors.As(err, &schema) && schema.Have > schema.Want:
+		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.",
+			"the database %s: %w", app.Redact(url), err)
+	case errors.As(err, &schema):
+		return app.Errorf(app.ExitConflict, "A server's schema is only changed when asked for: `mainstay migrate up --database URL` does it, `mainstay migrate status --database URL` lists what is missing.",
+			"the database %s: %w", app.Redact(url), err)
+	case errors.As(err, &unsafe):
+		return app.Errorf(app.ExitConflict, "Turn "+unsafe.Setting+" on in postgresql.conf and reload the server.",
+			"the database %s: %w", app.Redact(url), err)
+	case errors.As(err, &wrong):
+		return app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.",
+			"reading the database URL %s: %w", app.Redact(url), oneLine(wrong))
+	case errors.As(err, &down):
+		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
+			"connecting to the database %s: %w", app.Redact(url), oneLine(down))
+	default:
+		return fmt.Errorf("opening the database %s: %w", app.Redact(url), err)
+	}
+}
+
+// oneLine is err with its lines joined: a driver puts every address that it tried on a line of its own.
+func oneLine(err error) error {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	return &joined{text: strings.Join(parts, " "), err: err}
+}
+
+type joined struct {
+	text string
+	err  error
+}
+
+func (j *joined) Error() string { return j.text }
+func (j *joined) Unwrap() error { return j.err }
+
+// explainSQLite tells an operator what to do about an error of opening the SQLite file at path.
+func explainSQLite(err error, path string) error {
+	var code interface{ Code() int }
+	if err == nil || !errors.As(err, &code) {
+		return err
+	}
+	switch code.Code() & sqliteCodeShown {
+	case sqliteNotADB, sqliteCorrupt:
+		return app.Errorf(app.ExitConflict, "The file is damaged, or belongs to another program. Keep a copy, then put a backup in its place; or give another directory with --data.",
+			"the database file %s cannot be read: %w", path, err)
+	case sqliteFull:
+		return app.Errorf(app.ExitError, "Make space on the disk; what was accepted is kept, and goes on after the next start.",
+			"the disk of %s is full: %w", path, err)
+	case sqliteReadOnly, sqliteCantOpen, sqliteIOErr:
+		return app.Errorf(app.ExitError, "Check that the file and its directory can be read and written, or give another directory with --data.",
+			"opening %s: %w", path, err)
+	default:
+		return err
+	}
+}
+
+// refuseNewer refuses a SQLite schema that a newer program has made: nobody knows what this one would break in it.
+func refuseNewer(ctx context.Context, db *sql.DB, path string) error {
+	var tracked bool
+	var have int64
+	err := db.QueryRowContext(ctx, `/* serve.tracked */ select exists (select 1 from sqlite_master where name = 'goose_db_version')`).Scan(&tracked)
+	if err == nil && tracked {
+		err = db.QueryRowContext(ctx, `/* serve.version */ select coalesce(max(version_id), 0) from goose_db_version where is_applied`).Scan(&have)
+	}
+	switch want := migrations.Latest(mainstay.SQLite); {
+	case err != nil:
+		return fmt.Errorf("reading the version of the schema of %s: %w", path, err)
+	case have > want:
+		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that wrote it; nothing was changed.",
+			"the schema of %s has version %d, newer than the %d that this program knows", path, have, want)
+	default:
+		return nil
+	}
+}
