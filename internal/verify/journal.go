@@ -37,16 +37,18 @@ func (s *session) loadJournal(ctx context.Context) error {
 	}
 	r := bufio.NewReader(s.o.Journal)
 	var batch []line
-	for n := 1; ; n++ {
-		text, err := r.ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
+	for n, last := 1, false; !last; n++ {
+		var text string
+		var err error
+		if text, last, err = readLine(r); err != nil {
 			return fmt.Errorf("%w: line %d: %w", ErrJournal, n, err)
 		}
-		last := err != nil
-		if l, err := decodeLine(text); err == nil && l.Key != "" {
-			batch = append(batch, l)
-		} else if err != nil && !last {
+		l, err := decodeLine(text)
+		if err != nil && !last {
 			return fmt.Errorf("%w: line %d: %w", ErrJournal, n, err)
+		}
+		if err == nil && l.Key != "" {
+			batch = append(batch, l)
 		}
 		if last || len(batch) == journalLines {
 			if err := s.addLines(ctx, batch); err != nil {
@@ -54,12 +56,20 @@ func (s *session) loadJournal(ctx context.Context) error {
 			}
 			batch = batch[:0]
 		}
-		if last {
-			return nil
-		}
 	}
+	return nil
 }
 
+// readLine reads up to the next line's end; the last line is what comes after it, often nothing.
+func readLine(r *bufio.Reader) (text string, last bool, err error) {
+	text, err = r.ReadString('\n')
+	if errors.Is(err, io.EOF) {
+		return text, true, nil
+	}
+	return text, false, err
+}
+
+// decodeLine reads a line; an empty one has no key.
 func decodeLine(text string) (line, error) {
 	var l line
 	if strings.TrimSpace(text) == "" {

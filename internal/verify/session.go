@@ -96,10 +96,15 @@ func (s *session) exists(ctx context.Context, table string) (bool, error) {
 	return n > 0, nil
 }
 
+func isThere(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
+}
+
 // findGateway makes the gateway's store readable as the schema sandbox, which it is on PostgreSQL.
 func (s *session) findGateway(ctx context.Context) error {
 	if s.sqlite() {
-		if _, err := os.Stat(s.o.GatewayFile); err != nil {
+		if !isThere(s.o.GatewayFile) {
 			s.noGateway = fmt.Sprintf("the payment gateway's store %q is not there", s.o.GatewayFile)
 			return nil
 		}
