@@ -22,7 +22,7 @@ func dataDir(t *testing.T, statements string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // what was written is committed
+	defer db.Close()
 	if _, err := migrate.Up(t.Context(), db, mainstay.SQLite, 4); err != nil {
 		t.Fatal(err)
 	}
