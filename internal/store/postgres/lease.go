@@ -15,8 +15,8 @@ const (
 	takeQuery = `/* lease.take */
 with was as (
     select lane, holder is not null and holder <> $3 as unclean,
-           $5 or holder is null or holder = $3 or expires_at <= clock_timestamp() as free
-    from lease where name = $1 and lane = any($2::int[])
+           $6 or holder is null or holder = $3 or expires_at <= clock_timestamp() or ` + gone + ` as free
+    from lease l where name = $1 and lane = any($2::int[])
 ), taken as (
     insert into lease as l (name, lane, holder, epoch, expires_at)
     select $1, lane, $3, 1, clock_timestamp() + $4::bigint * interval '1 microsecond'
@@ -30,6 +30,9 @@ select lane, epoch, coalesce(unclean, false) as unclean from taken left join was
 // Acquire takes the lanes that are free, expired or the holder's own; all of them with force. It waits for
 // transactions that are still at work under them, and after the lock timeout ends their sessions.
 func (s *Store) Acquire(ctx context.Context, name string, lanes []int, holder string, ttl time.Duration, force bool) ([]lease.Lease, error) {
+	if err := s.appear(ctx, holder); err != nil {
+		return nil, fmt.Errorf("acquiring leases of %s: %w", name, translate(ctx, err))
+	}
 	var taken []lease.Lease
 	try := func() error {
 		free, err := s.free(ctx, name, lanes, holder, force)
@@ -55,13 +58,13 @@ const freeQuery = `/* lease.free */
 select lane from unnest($2::int[]) as lane
 where not exists (
     select from lease l where l.name = $1 and l.lane = lane.lane
-    and not ($4 or l.holder is null or l.holder = $3 or l.expires_at <= clock_timestamp()))
+    and not ($4 or l.holder is null or l.holder = $3 or l.expires_at <= clock_timestamp() or ` + gone + `))
 order by lane`
 
 // free says which lanes are worth waiting for, so that nobody waits for the work of a living holder.
 func (s *Store) free(ctx context.Context, name string, lanes []int, holder string, force bool) ([]int, error) {
 	var free []int
-	err := s.db.SelectContext(ctx, &free, freeQuery, name, lanes, holder, force)
+	err := s.db.SelectContext(ctx, &free, freeQuery, name, lanes, holder, force, s.presenceClass())
 	return free, err
 }
 
@@ -70,7 +73,7 @@ func (s *Store) take(ctx context.Context, name string, lanes []int, holder strin
 	wait := &batch{}
 	wait.add(nil, takeLocks, s.lockClass(name), lanes)
 	err := s.do(ctx, wait, func(ctx context.Context, t *tx) error {
-		rows, err := t.QueryContext(ctx, takeQuery, name, lanes, holder, ttl.Microseconds(), force)
+		rows, err := t.QueryContext(ctx, takeQuery, name, lanes, holder, ttl.Microseconds(), s.presenceClass(), force)
 		if err != nil {
 			return err
 		}
@@ -122,6 +125,9 @@ func (s *Store) Renew(ctx context.Context, holder string, leases []lease.Lease, 
 		Lane int
 	}
 	var rows []held
+	if err := s.appear(ctx, holder); err != nil {
+		return nil, fmt.Errorf("renewing leases: %w", translate(ctx, err))
+	}
 	names, lanes, epochs := columns(leases)
 	err := s.db.SelectContext(ctx, &rows, renewQuery, holder, ttl.Microseconds(), names, lanes, epochs)
 	if err != nil {

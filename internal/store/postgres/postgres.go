@@ -8,6 +8,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -84,6 +85,13 @@ type Store struct {
 	grown    wakes
 	tail     *tail
 
+	// presence has a session of its own for every holder of leases; its mutex is held across their round trips.
+	presence struct {
+		db       *sqlx.DB
+		mu       sync.Mutex
+		sessions map[string]*sql.Conn
+	}
+
 	mu  sync.Mutex
 	seq *sequencerState // nil: not read yet
 
@@ -111,6 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s.reads = connect(parsed, readers, session, lookups())
 	s.db = connect(parsed, cfg.MaxConns, session, lookups())
 	s.seqDB = connect(parsed, 2, session, rounds())
+	s.presence.db = connect(parsed, 0, session, map[string]string{"application_name": cfg.Name + " presence"})
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -153,7 +162,7 @@ func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(),
 // Close closes all connections. It may be called twice.
 func (s *Store) Close() error {
 	var err error
-	s.once.Do(func() { err = errors.Join(s.db.Close(), s.seqDB.Close(), s.reads.Close()) })
+	s.once.Do(func() { err = errors.Join(s.leave(), s.db.Close(), s.seqDB.Close(), s.reads.Close()) })
 	return err
 }
 

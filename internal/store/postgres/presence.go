@@ -1,0 +1,62 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"hash/crc32"
+)
+
+// A holder of leases is present as long as one session of its process holds the holder's advisory lock. A process
+// that was killed loses it at once, so nobody has to wait for its leases to run out. Safety does not depend on it: a
+// living holder whose session was cut is fenced by the epoch like any other.
+
+const presenceQuery = `/* lease.present */ select pg_advisory_lock_shared($1, hashtext($2))`
+
+// gone is true of a lease l whose holder has no session; $5 is presenceClass.
+const gone = `not exists (
+        select from pg_locks k where k.locktype = 'advisory' and k.objsubid = 2 and k.granted
+        and k.classid = ($5::bigint & 4294967295)::oid and k.objid = (hashtext(l.holder)::bigint & 4294967295)::oid
+        and k.database = (select oid from pg_database where datname = current_database()))`
+
+// presenceClass is the first number of holders' advisory locks.
+func (s *Store) presenceClass() int32 {
+	return int32(crc32.ChecksumIEEE([]byte(s.lockSpace + "/holder"))) //nolint:gosec // any 32 bits will do
+}
+
+// appear makes sure that the holder is present.
+func (s *Store) appear(ctx context.Context, holder string) error {
+	s.presence.mu.Lock()
+	defer s.presence.mu.Unlock()
+	if conn := s.presence.sessions[holder]; conn != nil {
+		if conn.PingContext(ctx) == nil {
+			return nil
+		}
+		_ = conn.Close() // it is broken
+		delete(s.presence.sessions, holder)
+	}
+	conn, err := s.presence.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("opening the session of holder %s: %w", holder, err)
+	}
+	if _, err := conn.ExecContext(ctx, presenceQuery, s.presenceClass(), holder); err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("taking the lock of holder %s: %w", holder, err)
+	}
+	if s.presence.sessions == nil {
+		s.presence.sessions = map[string]*sql.Conn{}
+	}
+	s.presence.sessions[holder] = conn
+	return nil
+}
+
+// leave ends all sessions of holders.
+func (s *Store) leave() error {
+	s.presence.mu.Lock()
+	defer s.presence.mu.Unlock()
+	for holder, conn := range s.presence.sessions {
+		_ = conn.Close()
+		delete(s.presence.sessions, holder)
+	}
+	return s.presence.db.Close()
+}

@@ -1,0 +1,48 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/mainstay-io/mainstay/internal/lease"
+)
+
+// TestLease_OfTheDeadIsFree takes over at once from a holder whose process is gone, and not from one that lives.
+func TestLease_OfTheDeadIsFree(t *testing.T) {
+	t.Parallel()
+	living := newStore(t)
+	dead, err := Open(t.Context(), living.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	acquire := func(s *Store, holder string) []lease.Lease {
+		t.Helper()
+		ls, err := s.Acquire(t.Context(), "consumer", []int{0, 1}, holder, time.Hour, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ls
+	}
+	if ls := acquire(dead, "dead"); len(ls) != 2 {
+		t.Fatalf("the first holder took %v", ls)
+	}
+	if ls := acquire(living, "living"); len(ls) != 0 {
+		t.Fatalf("the leases of a living holder were taken: %v", ls)
+	}
+	if err := dead.Close(); err != nil { // as the end of its process would
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		ls := acquire(living, "living")
+		if len(ls) == 2 {
+			if !ls[0].Unclean || ls[0].Epoch != 2 {
+				t.Errorf("took %+v, want an unclean take-over under a new epoch", ls)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the leases of a dead holder are not free")
+		}
+	}
+}
