@@ -154,6 +154,8 @@ func TestLoadConfig_JoinsSettings(t *testing.T) {
 		"another loopback":     {[]string{"--http", "127.9.9.9:1"}, ""},
 		"one address":          {[]string{"--http", "127.0.0.1:1", "--ops", "127.0.0.1:1"}, "--ops: must differ from http"},
 		"any port twice":       {[]string{"--http", "127.0.0.1:0", "--ops", "127.0.0.1:0"}, ""},
+		"sqlite without file":  {[]string{"--database", "sqlite:"}, "--database: must name a file"},
+		"sqlite in memory":     {[]string{"--database", "sqlite::memory:"}, "--database: must name a file"},
 		"long step":            {[]string{"--step-timeout", "1m", "--order-deadline", "30s"}, "--step-timeout: must be shorter than order_deadline (30s)"},
 		"lazy but not ours":    {[]string{"--nats-sync", "lazy", "--broker", "nats://h:4222"}, "--nats-sync: is about the embedded broker"},
 		"lazy":                 {[]string{"--nats-sync", "lazy"}, ""},

@@ -1,6 +1,9 @@
 package app
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Config is one immutable snapshot of the settings. It is passed by value.
 type Config struct {
@@ -31,13 +34,13 @@ type Config struct {
 // here (and its field in Config) is all that a new setting takes.
 func Settings() []Setting {
 	return []Setting{
-		text("data", "./mainstay-data", "Directory of everything that `serve` keeps: its database and the embedded broker's store.",
+		text("data", "./mainstay-data", "Directory of everything that `serve` keeps: its database, unless that is given a path or a server, and the embedded broker's store.",
 			func(c *Config) *string { return &c.Data }, notEmpty),
 		text("http", "127.0.0.1:8080", "Address of the ingest API. Left alone, a busy port gives way to the next free one.",
 			func(c *Config) *string { return &c.HTTP }, hostPort),
 		text("ops", "127.0.0.1:8081", "Address of the operator API, probes and metrics. Left alone, a busy port gives way to the next free one.",
 			func(c *Config) *string { return &c.Ops }, hostPort),
-		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME` or `sqlite:PATH`; empty is SQLite inside the data directory.",
+		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME` or `sqlite:PATH`, with the payment gateway's books beside that file; empty is SQLite inside the data directory.",
 			func(c *Config) *string { return &c.Database }, oneOfSchemes("postgres", "postgresql", "sqlite")),
 		secret("broker", "", "Broker: `nats://HOST:4222[,nats://HOST:4222]`, `memory`, or `database` (workers read the log, no broker at all); empty is the embedded NATS server.",
 			func(c *Config) *string { return &c.Broker }, oneOfSchemes("nats", "tls", "memory", "database")),
@@ -67,7 +70,7 @@ func Settings() []Setting {
 			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)),
 		number("lanes", 0, "Ordered slices of a topic. Read when the schema is first made, and fixed from then on; 0 is 4 for an embedded database, 16 otherwise.",
 			func(c *Config) *int { return &c.Lanes }, between(0, 256)),
-		number("worker_concurrency", 8, "Batches that a process handles at a time, and calls to remote participants times eight.",
+		number("worker_concurrency", 8, "How much is worked on at a time: a consumer has up to eight times as many calls to remote participants under way.",
 			func(c *Config) *int { return &c.WorkerConcurrency }, between(1, 1024)),
 	}
 }
@@ -82,6 +85,11 @@ func crossChecks() []func(Config) error {
 		},
 		func(c Config) error {
 			return c.needs(c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
+		},
+		func(c Config) error {
+			path, isFile := strings.CutPrefix(c.Database, "sqlite:")
+			return c.needs(c.Database != "sqlite" && (!isFile || path != "" && path != ":memory:"), "database",
+				"must name a file, as in sqlite:/var/lib/mainstay/mainstay.db")
 		},
 		func(c Config) error {
 			return c.needs(c.NATSSync == "always" || c.Broker == "", "nats_sync", "is about the embedded broker, and broker names another one")

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -21,13 +20,6 @@ import (
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/internal/store/postgres"
 	"github.com/mainstay-io/mainstay/internal/store/sqlite"
-)
-
-// Files of a data directory.
-const (
-	databaseFile = "mainstay.db"
-	gatewayFile  = "gateway.db"
-	brokerDir    = "nats"
 )
 
 // store is a database as this process uses it.
@@ -59,18 +51,10 @@ type database struct {
 
 // openDatabase opens the configured database. The SQLite one is made and migrated; a server's schema must be there.
 func openDatabase(ctx context.Context, cfg app.Config, log *slog.Logger) (*database, error) {
-	if cfg.Database == "" || strings.HasPrefix(cfg.Database, "sqlite:") {
+	if isSQLite(cfg) {
 		return openSQLite(ctx, cfg, log)
 	}
 	return openPostgres(ctx, cfg, log)
-}
-
-// sqlitePath is the file of the configured SQLite database.
-func sqlitePath(cfg app.Config) string {
-	if path, ok := strings.CutPrefix(cfg.Database, "sqlite:"); ok {
-		return path
-	}
-	return filepath.Join(cfg.Data, databaseFile)
 }
 
 func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*database, error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -31,10 +30,8 @@ func MigrateUp(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
 
 // MigrateStatus lists all migrations of the configured database. It makes no SQLite database where there is none.
 func MigrateStatus(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
-	if isSQLite(cfg) {
-		if _, err := os.Stat(sqlitePath(cfg)); errors.Is(err, os.ErrNotExist) {
-			cfg.Database = "sqlite::memory:"
-		}
+	if isSQLite(cfg) && !exists(sqlitePath(cfg)) {
+		return nothingApplied(ctx)
 	}
 	return withSchema(ctx, cfg, func(db *sql.DB, dialect mainstay.Dialect) ([]migrate.Status, error) {
 		return migrate.List(ctx, db, dialect)
@@ -43,7 +40,7 @@ func MigrateStatus(ctx context.Context, cfg app.Config) ([]migrate.Status, error
 
 func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.Dialect) ([]migrate.Status, error)) (list []migrate.Status, err error) {
 	dialect, driver, source := mainstay.Postgres, "pgx", cfg.Database
-	if cfg.Database == "" || strings.HasPrefix(cfg.Database, "sqlite:") {
+	if isSQLite(cfg) {
 		path := sqlitePath(cfg)
 		lock, err := lockDir(filepath.Dir(path))
 		if err != nil {

@@ -32,13 +32,11 @@ func sampleStock() map[string]int64 {
 // Main runs everything until ctx ends.
 func Main(ctx context.Context, env app.Env, cfg app.Config) (err error) {
 	log := obs.NewLogger(env.Stderr, cfg.LogLevel, cfg.LogFormat, env.IsTerminal(env.Stderr))
-	if needsDirectory(cfg) {
-		lock, err := lockDir(cfg.Data)
-		if err != nil {
-			return err
-		}
-		defer lock.Close() //nolint:errcheck // the lock ends with the file
+	held, err := lockPlaces(cfg)
+	if err != nil {
+		return err
 	}
+	defer held.release()
 	health := app.NewHealth(log)
 	group := app.NewGroup(log, health, cfg.ShutdownGrace)
 	defer func() { err = errors.Join(err, group.Close()) }()
@@ -69,10 +67,6 @@ func Main(ctx context.Context, env app.Env, cfg app.Config) (err error) {
 	health.Start()
 	b.greet(env.Stdout, public, ops, seeded)
 	return group.Run(ctx)
-}
-
-func needsDirectory(cfg app.Config) bool {
-	return cfg.Database == "" || cfg.Broker == "" || strings.HasPrefix(cfg.Database, "sqlite:")
 }
 
 func ignoreClosed(error) error { return nil } // the servers own the listeners once they run

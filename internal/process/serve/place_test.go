@@ -1,0 +1,80 @@
+package serve
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/migrations"
+)
+
+func TestLockPlaces_OneProcessPerDirectory(t *testing.T) {
+	t.Parallel()
+	a, b, c := t.TempDir(), t.TempDir(), t.TempDir()
+	for name, test := range map[string]struct {
+		second app.Config
+		taken  bool
+	}{
+		"the same":                {app.Config{Data: a, Database: "sqlite:" + b + "/m.db"}, true},
+		"the same database":       {app.Config{Data: c, Database: "sqlite:" + b + "/m.db"}, true},
+		"the same broker":         {app.Config{Data: a, Database: "sqlite:" + c + "/m.db"}, true},
+		"the broker's as its own": {app.Config{Data: a, Broker: "database"}, true},
+		"a server and the broker": {app.Config{Data: a, Database: "postgres://db/x"}, true},
+		"another of each":         {app.Config{Data: c}, false},
+		"nothing of its own":      {app.Config{Data: a, Database: "postgres://db/x", Broker: "nats://n"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, err := lockPlaces(app.Config{Data: a, Database: "sqlite:" + b + "/m.db"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer first.release()
+			second, err := lockPlaces(test.second)
+			defer second.release()
+			if (err != nil) != test.taken || test.taken && app.ExitCode(t.Context(), err) != app.ExitConflict {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestLockPlaces_KnowsADirectoryByAnyName(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		held, err := lockPlaces(app.Config{Data: link, Database: "sqlite:" + dir + "/../" + filepath.Base(dir) + "/m.db"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		held.release()
+	}
+}
+
+func TestMigrate_StatusMakesNothingAndUpTellsWhen(t *testing.T) {
+	t.Parallel()
+	cfg := app.Config{Data: filepath.Join(t.TempDir(), "data")}
+	all := int(migrations.Latest(mainstay.SQLite))
+	list, err := MigrateStatus(t.Context(), cfg)
+	if err != nil || len(list) != all || !list[0].AppliedAt.IsZero() {
+		t.Fatal(list, err)
+	}
+	if _, err := os.Stat(cfg.Data); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("asking has made the directory: %v", err)
+	}
+	for _, want := range []int{all, 0} {
+		applied, err := MigrateUp(t.Context(), cfg)
+		if err != nil || len(applied) != want {
+			t.Fatalf("applied %v (%v), want %d", applied, err, want)
+		}
+	}
+	if list, err = MigrateStatus(t.Context(), cfg); err != nil || len(list) != all || list[all-1].AppliedAt.IsZero() {
+		t.Fatal(list, err)
+	}
+}
