@@ -220,7 +220,8 @@ func TestVerifyAndDemo_GetTheirOptions(t *testing.T) {
 func TestMigrate_ListsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	table := cli(t, "migrate", "status")
-	want := "VERSION  NAME             APPLIED\n1        0001_outbox.sql  2026-01-02T03:04:05Z\n2        0002_more.sql    missing\n"
+	want := "VERSION  NAME             APPLIED\n1        0001_outbox.sql  2026-01-02T03:04:05Z\n2        0002_more.sql    missing\n" +
+		"1 missing: run `mainstay migrate up` with the same settings\n"
 	if table.stdout != want {
 		t.Errorf("got %q, want %q", table.stdout, want)
 	}
@@ -233,6 +234,19 @@ func TestMigrate_ListsWhatWasDone(t *testing.T) {
 	}
 	if got := cli(t, "migrate", "up"); got.code != app.ExitConflict || !strings.Contains(got.stderr, "hint: Use a newer program.") {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestMigrate_SaysThatThereIsNothingToDo(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"nothing to do: the schema is up to date\n": nil, "[]\n": {"-o", "json"},
+	} {
+		p := every()
+		p.migrateUp = func(context.Context, app.Config) ([]migrate.Status, error) { return nil, nil }
+		if got := runWith(t, p, nil, append([]string{"migrate", "up"}, args...)...); got.stdout != want || got.code != app.ExitOK {
+			t.Errorf("%v: %+v", args, got)
+		}
 	}
 }
 

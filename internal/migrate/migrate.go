@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -38,8 +39,8 @@ type Status struct {
 }
 
 // Up applies what is missing, each file in a transaction of its own, and founds a new database with this many lanes;
-// of one that exists already, the lanes stay as they are. It answers with what it has applied. It may be repeated
-// after any failure.
+// of one that exists already, the lanes stay as they are. It answers with what it has applied, which is nothing when
+// all was there. It may be repeated after any failure.
 func Up(ctx context.Context, db *sql.DB, dialect mainstay.Dialect, lanes int) ([]Status, error) {
 	p, err := provider(db, dialect)
 	if err != nil {
@@ -52,11 +53,13 @@ func Up(ctx context.Context, db *sql.DB, dialect mainstay.Dialect, lanes int) ([
 	if err := found(ctx, db, dialect, lanes); err != nil {
 		return nil, fmt.Errorf("founding the database: %w", err)
 	}
-	applied := make([]Status, 0, len(results))
-	for _, r := range results {
-		applied = append(applied, Status{Version: r.Source.Version, Name: r.Source.Path})
+	all, err := list(ctx, p)
+	if err != nil {
+		return nil, err
 	}
-	return applied, nil
+	return slices.DeleteFunc(all, func(s Status) bool {
+		return !slices.ContainsFunc(results, func(r *goose.MigrationResult) bool { return r.Source.Version == s.Version })
+	}), nil
 }
 
 // Down undoes everything, with all data: it is for tests of the migrations.
@@ -77,15 +80,19 @@ func List(ctx context.Context, db *sql.DB, dialect mainstay.Dialect) ([]Status, 
 	if err != nil {
 		return nil, err
 	}
+	return list(ctx, p)
+}
+
+func list(ctx context.Context, p *goose.Provider) ([]Status, error) {
 	all, err := p.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the state of migrations: %w", err)
 	}
-	list := make([]Status, 0, len(all))
+	statuses := make([]Status, 0, len(all))
 	for _, s := range all {
-		list = append(list, Status{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
+		statuses = append(statuses, Status{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
 	}
-	return list, nil
+	return statuses, nil
 }
 
 // provider has no process-wide state: neither registered Go migrations nor a global dialect.

@@ -29,11 +29,13 @@ union all select proname || ' ' || prosrc from pg_proc where pronamespace = curr
 
 func open(t *testing.T, dialect mainstay.Dialect) *sql.DB {
 	t.Helper()
-	driver, dsn := "sqlite", filepath.Join(t.TempDir(), "test.db")+"?_pragma=busy_timeout(5000)&_txlock=immediate"
-	if dialect == mainstay.Postgres {
-		driver, dsn = "pgx", pgtest.New(t)
+	driver, dsn := "pgx", pgtest.New
+	if dialect == mainstay.SQLite {
+		driver, dsn = "sqlite", func(t testing.TB) string {
+			return filepath.Join(t.TempDir(), "test.db") + "?_pragma=busy_timeout(5000)&_txlock=immediate"
+		}
 	}
-	db, err := sql.Open(driver, dsn)
+	db, err := sql.Open(driver, dsn(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +75,16 @@ func TestUp_DownAndUpGivesTheSameSchema(t *testing.T) {
 			t.Parallel()
 			db := open(t, dialect)
 			applied, err := migrate.Up(t.Context(), db, dialect, 4)
-			if err != nil || len(applied) == 0 {
+			if err != nil || len(applied) != int(migrations.Latest(dialect)) {
 				t.Fatal(applied, err)
+			}
+			for _, s := range applied {
+				if s.AppliedAt.IsZero() {
+					t.Errorf("%s was applied, and has no time", s.Name)
+				}
+			}
+			if again, err := migrate.Up(t.Context(), db, dialect, 4); err != nil || len(again) != 0 {
+				t.Fatalf("the second time: applied %v (%v)", again, err)
 			}
 			first := shape(t, db, dialect)
 			if err := migrate.Down(t.Context(), db, dialect); err != nil {
