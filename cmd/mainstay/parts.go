@@ -21,7 +21,9 @@ type parts struct {
 
 type demoOptions struct {
 	URL, OpsURL string
-	Output      string
+	// Data and Database say where the running server keeps its data, both "" when nobody said.
+	Data, Database string
+	Output         string
 }
 
 type verifyOptions struct {
