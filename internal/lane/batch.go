@@ -196,14 +196,16 @@ func (r *run) fail(ctx context.Context, it item, cause error) error {
 		case it.row != nil && !eff.heads(it), it.row == nil && !eff.move(it):
 			return nil
 		case it.row == nil && len(eff.queue(it.ls, it.key()).rows) > 0 && !r.behind(tx, eff, it):
-			return eff.finish(tx)
+			eff.finish(tx)
+			return nil
 		}
 		if rejected := r.rejection(ctx, cause); rejected != nil {
 			r.outcome(tx, eff, knowledge{}, it, mainstay.OutcomeRejected, rejected.Code, rejected.Detail, HandledRejected)
 		} else {
 			r.failed(ctx, tx, eff, it, cause)
 		}
-		return eff.finish(tx)
+		eff.finish(tx)
+		return nil
 	})
 }
 
@@ -304,7 +306,8 @@ func (r *run) apply(ctx context.Context, tx Tx, eff *effects, ended []*finished,
 			return err
 		}
 	}
-	return eff.finish(tx)
+	eff.finish(tx)
+	return nil
 }
 
 func (r *run) dispatch(ctx context.Context, tx Tx, eff *effects, todo []item) error {
@@ -377,7 +380,7 @@ func (r *run) failed(ctx context.Context, tx Tx, eff *effects, it item, cause er
 	if row.State != ParkedCall {
 		row.State = ParkedRetry
 	}
-	eff.park(tx, it, row)
+	eff.park(it, row)
 	eff.count(HandledParked)
 	r.e.cfg.Logger.DebugContext(ctx, "message parked", "consumer", r.c.Name, "message_id", it.m.ID,
 		"order_id", it.m.CorrelationID, "attempt", row.Attempts, "err", cause)
@@ -385,7 +388,7 @@ func (r *run) failed(ctx context.Context, tx Tx, eff *effects, it item, cause er
 
 func (r *run) dead(ctx context.Context, tx Tx, eff *effects, it item, row Parked, kind mainstay.Kind) {
 	row.State, row.Due = ParkedDead, time.Time{}
-	eff.park(tx, it, row)
+	eff.park(it, row)
 	tx.DeadLetter(DeadLetter{
 		Ref: row.Ref, Message: it.m, Kind: kind, Error: row.Error, Attempts: row.Attempts, At: tx.Now(),
 	})
@@ -434,7 +437,6 @@ func (r *run) behind(tx Tx, eff *effects, it item) bool {
 	if step != "" && r.c.Participant != nil {
 		if op == mainstay.OpUndo {
 			for _, row := range q.take(func(p *Parked) bool { return p.StepKey == step && p.Op == mainstay.OpDo }) {
-				tx.Unpark(row.Ref)
 				tx.EndDeadLetter(DeadSuperseded, row.Ref)
 				eff.count(HandledSuperseded)
 			}
@@ -449,7 +451,7 @@ func (r *run) behind(tx Tx, eff *effects, it item) bool {
 	}
 	row := parkedRow(it, tx.Now())
 	row.State, row.Due = ParkedQueued, tx.Now()
-	eff.park(tx, it, row)
+	eff.park(it, row)
 	eff.count(HandledParked)
 	return false
 }

@@ -33,7 +33,7 @@ func (r *run) takeCalls(ctx context.Context, tx Tx, eff *effects, known knowledg
 		case act:
 			row := parkedRow(it, tx.Now())
 			row.State, row.Due = ParkedCall, tx.Now()
-			eff.park(tx, it, row)
+			eff.park(it, row)
 		}
 	}
 	return nil

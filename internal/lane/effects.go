@@ -22,8 +22,9 @@ type effects struct {
 // bodies is how many messages of a key's queue are kept in memory.
 const bodies = 8
 
-// overlay is a key's queue as the unit will leave it.
+// overlay is a key's queue as it was, and as the unit will leave it.
 type overlay struct {
+	was     []Parked
 	rows    []Parked
 	changed bool
 }
@@ -73,7 +74,7 @@ func (eff *effects) queue(ls *laneState, key queueKey) *overlay {
 	if o == nil {
 		o = &overlay{}
 		if q := ls.queues[key]; q != nil {
-			o.rows = slices.Clone(q.rows)
+			o.was, o.rows = q.rows, slices.Clone(q.rows)
 		}
 		qs[key] = o
 	}
@@ -98,16 +99,12 @@ func (o *overlay) has(match func(*Parked) bool) bool {
 	return slices.ContainsFunc(o.rows, func(p Parked) bool { return match(&p) })
 }
 
-// park writes the item's row: a new one at the end of its key's queue, or the head, changed.
-func (eff *effects) park(tx Tx, it item, row Parked) {
+// park puts the item into its key's queue: a new row at the end, or the head, changed.
+func (eff *effects) park(it item, row Parked) {
 	o := eff.queue(it.ls, it.key())
 	o.changed = true
 	row.Message = it.m
 	if it.row == nil {
-		tx.Park(row)
-		if len(o.rows) >= bodies {
-			row.Message = nil // read again when its turn comes
-		}
 		o.rows = append(o.rows, row)
 		return
 	}
@@ -116,34 +113,57 @@ func (eff *effects) park(tx Tx, it item, row Parked) {
 			o.rows[i] = row
 		}
 	}
-	tx.Repark(row)
 }
 
 // done is the end of an item; the head of a queue makes way for what waits behind it.
 func (eff *effects) done(tx Tx, it item, outcome string) {
 	eff.count(outcome)
-	if it.row != nil {
-		eff.unpark(tx, it.ls, it.key(), *it.row)
+	if it.row == nil {
+		return
+	}
+	eff.queue(it.ls, it.key()).take(func(p *Parked) bool { return p.Ref == it.row.Ref })
+	if it.row.Attempts > 0 || it.row.State == ParkedReplay {
+		tx.EndDeadLetter(DeadResolved, it.row.Ref)
 	}
 }
 
-func (eff *effects) unpark(tx Tx, ls *laneState, key queueKey, row Parked) {
-	o := eff.queue(ls, key)
-	o.take(func(p *Parked) bool { return p.Ref == row.Ref })
-	tx.Unpark(row.Ref)
-	if row.Attempts > 0 || row.State == ParkedReplay {
-		tx.EndDeadLetter(DeadResolved, row.Ref)
+// finish writes what has become of queues and places, as the last of the unit.
+func (eff *effects) finish(tx Tx) {
+	for _, byKey := range eff.queues {
+		for _, o := range byKey {
+			if o.changed {
+				o.write(tx)
+			}
+		}
 	}
-}
-
-// finish moves the places, as the last of the unit.
-func (eff *effects) finish(tx Tx) error {
 	for ls, byTopic := range eff.moves {
 		for topic, to := range byTopic {
 			tx.Move(ls.places[topic], to)
 		}
 	}
-	return nil
+}
+
+// write tells the difference between the queue as it was and as it is; a message that came and went in the same unit
+// was never there.
+func (o *overlay) write(tx Tx) {
+	was := make(map[Ref]*Parked, len(o.was))
+	for i := range o.was {
+		was[o.was[i].Ref] = &o.was[i]
+	}
+	for i := range o.rows {
+		p := &o.rows[i]
+		before := was[p.Ref]
+		switch {
+		case before == nil:
+			tx.Park(*p)
+		case p.State != before.State || p.Attempts != before.Attempts || !p.Due.Equal(before.Due) || p.Error != before.Error:
+			tx.Repark(*p)
+		}
+		delete(was, p.Ref)
+	}
+	for ref := range was {
+		tx.Unpark(ref)
+	}
 }
 
 // commit brings the engine's memory to where the database is.
@@ -174,6 +194,9 @@ func (r *run) requeue(ls *laneState, key queueKey, o *overlay) {
 	q := ls.queue(key)
 	calling := q.calling && len(q.rows) > 0 && len(o.rows) > 0 && q.rows[0].Ref == o.rows[0].Ref &&
 		q.rows[0].State == o.rows[0].State && q.rows[0].Attempts == o.rows[0].Attempts
+	for i := bodies; i < len(o.rows); i++ {
+		o.rows[i].Message = nil // read again when its turn comes
+	}
 	q.rows, q.calling = o.rows, calling
 	r.schedule(ls, q)
 }

@@ -66,7 +66,6 @@ type world struct {
 	log    *logbroker.Broker
 	reader broker.Reader // nil: log
 	change chan struct{} // has a value after something was committed
-	tune   func(*lane.Config)
 
 	mu     sync.Mutex
 	counts map[string]int

@@ -91,7 +91,9 @@ type Tx interface {
 	Flush(ctx context.Context) error
 	// Move moves the consumer's place of a log; the unit fails with lease.ErrFenced if it is not at from.
 	Move(from, to Place)
-	// Park inserts parked messages, Repark updates state, attempts, due time and error, Unpark removes.
+	// Park inserts parked messages, Repark updates state, attempts, due time and error, Unpark removes; one call for
+	// a message in a unit. The unit fails with lease.ErrFenced if a message to change or remove is not parked: a
+	// repetition of a unit that did commit must not have its effects again.
 	Park(ps ...Parked)
 	Repark(ps ...Parked)
 	Unpark(refs ...Ref)

@@ -67,8 +67,12 @@ func (t *laneTx) collect() error {
 }
 
 const unparkQuery = `/* lane.unpark */
-delete from parked p using unnest($2::text[], $3::int[], $4::bigint[]) as r(topic, lane, sequence)
-where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence`
+with gone as (
+    delete from parked p using unnest($2::text[], $3::int[], $4::bigint[]) as r(topic, lane, sequence)
+    where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence
+    returning 1
+)
+select fence((select count(*) from gone) = cardinality($2::text[]), 'a parked message is not there any more')`
 
 const (
 	parkQuery = `/* lane.park */
@@ -76,10 +80,14 @@ insert into parked (consumer, topic, lane, sequence, key, state, step_key, op, a
 select $1, p.*, $14 from unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[],
     $9::int[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[]) as p`
 	reparkQuery = `/* lane.repark */
-update parked p set state = r.state, attempts = r.attempts, due_at = r.due_at, error = r.error
-from unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[], $8::text[])
-    as r(topic, lane, sequence, state, attempts, due_at, error)
-where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence`
+with changed as (
+    update parked p set state = r.state, attempts = r.attempts, due_at = r.due_at, error = r.error
+    from unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[], $8::text[])
+        as r(topic, lane, sequence, state, attempts, due_at, error)
+    where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence
+    returning 1
+)
+select fence((select count(*) from changed) = cardinality($2::text[]), 'a parked message is not there any more')`
 )
 
 // parkedColumns are parked messages as arrays, one for each column.

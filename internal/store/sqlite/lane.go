@@ -207,15 +207,21 @@ where consumer = $1 and topic = $2 and lane = $3 and sequence = $4`
 
 func (t *laneTx) Repark(ps ...lane.Parked) {
 	for _, p := range ps {
-		t.Queue(reparkQuery, t.consumer, p.Topic, p.Lane, p.Sequence, string(p.State), p.Attempts, micros(p.Due), p.Error)
+		t.queueOne(reparkQuery, t.consumer, p.Topic, p.Lane, p.Sequence, string(p.State), p.Attempts, micros(p.Due), p.Error)
 	}
+}
+
+// queueOne queues a statement that must change one row: the parked message that it names.
+func (t *laneTx) queueOne(query string, args ...any) {
+	t.Queue(query, args...)
+	t.queued[len(t.queued)-1].one = true
 }
 
 const unparkQuery = `/* lane.unpark */ delete from parked where consumer = $1 and topic = $2 and lane = $3 and sequence = $4`
 
 func (t *laneTx) Unpark(refs ...lane.Ref) {
 	for _, r := range refs {
-		t.Queue(unparkQuery, t.consumer, r.Topic, r.Lane, r.Sequence)
+		t.queueOne(unparkQuery, t.consumer, r.Topic, r.Lane, r.Sequence)
 	}
 }
 

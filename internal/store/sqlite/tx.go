@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
-	"github.com/mainstay-io/mainstay/outbox"
+	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
 // tx is the transaction of one unit. Cancelling a caller must not interrupt the statements of its neighbours, so
@@ -15,12 +15,19 @@ import (
 type tx struct {
 	w      *writer
 	now    time.Time
-	queued []outbox.Statement
+	queued []statement
 	sent   []*mainstay.Message
 	after  []func()
 	rows   []*sql.Rows
 	// lost is the failure of the database that may have ended the whole transaction; nothing runs after it.
 	lost error
+}
+
+// statement is one that was queued.
+type statement struct {
+	sql  string
+	args []any
+	one  bool // it must change one row
 }
 
 func (t *tx) Dialect() mainstay.Dialect { return mainstay.SQLite }
@@ -72,7 +79,7 @@ func (t *tx) closeRows() {
 }
 
 func (t *tx) Queue(query string, args ...any) {
-	t.queued = append(t.queued, outbox.Statement{SQL: query, Args: args})
+	t.queued = append(t.queued, statement{sql: query, args: args})
 }
 
 func (t *tx) OnCommit(fn func()) { t.after = append(t.after, fn) }
@@ -84,8 +91,12 @@ func (t *tx) flush(ctx context.Context) error {
 	queued := t.queued
 	t.queued = nil
 	for _, q := range queued {
-		if _, err := t.ExecContext(ctx, q.SQL, q.Args...); err != nil {
+		n, err := affected(t.ExecContext(ctx, q.sql, q.args...))
+		if err != nil {
 			return fmt.Errorf("running a queued statement: %w", err)
+		}
+		if q.one && n != 1 {
+			return fmt.Errorf("a parked message is not there any more: %w", lease.ErrFenced)
 		}
 	}
 	return nil
