@@ -30,9 +30,10 @@ type Message struct {
 	Traceparent string
 	// DataSchema names the schema and version of the payload, empty when it has none.
 	DataSchema string
-	// Headers are further attributes; names are 1 to 20 of a-z and 0-9, as CloudEvents extensions are.
+	// Headers are further attributes; names are 1 to 20 of a-z and 0-9, as CloudEvents extensions are, and none of
+	// those that the fields of the envelope have on the wire (see outbox.ReservedHeader).
 	Headers map[string]string
-	// Payload is the content, JSON unless a header says otherwise.
+	// Payload is the content, JSON unless the header datacontenttype says otherwise.
 	Payload []byte
 
 	// CreatedAt is when the row was written, to the microsecond.

@@ -136,6 +136,20 @@ var (
 	headerSyntax = regexp.MustCompile(`^[a-z0-9]{1,20}$`)
 )
 
+// foreignTopic is where publishers that have no outbox write, for their messages to be copied into this one.
+const foreignTopic = "in"
+
+// ReservedHeader says whether a header cannot have this name, because the envelope itself has it on the wire. The
+// attribute datacontenttype is free: with it a message says that its payload is not JSON.
+func ReservedHeader(name string) bool {
+	switch name {
+	case "id", "source", "type", "time", "subject", "specversion", "dataschema", "partitionkey", "sequence",
+		"incarnation", "correlationid", "causationid", "traceparent", "aggregatetype":
+		return true
+	}
+	return false
+}
+
 // Validate says what a broker would refuse about m, all of it.
 func Validate(m *mainstay.Message) error {
 	var errs []error
@@ -144,6 +158,9 @@ func Validate(m *mainstay.Message) error {
 	}
 	if !topicSyntax.MatchString(m.Topic) {
 		errs = append(errs, fmt.Errorf("the topic %.80q is not 1 to 64 of a-z, 0-9 and '-'", m.Topic))
+	}
+	if m.Topic == foreignTopic {
+		errs = append(errs, fmt.Errorf("the topic %q is kept for foreign publishers", m.Topic))
 	}
 	if !typeSyntax.MatchString(m.Type) {
 		errs = append(errs, fmt.Errorf("the type %.80q is not 1 to 128 letters, digits, '.', '_' and '-'", m.Type))
@@ -159,6 +176,9 @@ func Validate(m *mainstay.Message) error {
 		size += len(name) + len(value)
 		if !headerSyntax.MatchString(name) || !clean(value) {
 			errs = append(errs, fmt.Errorf("the header %.40q is not 1 to 20 of a-z and 0-9 with a value of clean text", name))
+		}
+		if ReservedHeader(name) {
+			errs = append(errs, fmt.Errorf("the header %q has the name of a field of the envelope", name))
 		}
 	}
 	if size > MaxHeaders {

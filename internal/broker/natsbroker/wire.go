@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/outbox"
 )
 
 // The wire is CloudEvents 1.0 in binary mode: attributes are headers with the prefix "ce-", percent-encoded, and the
@@ -45,20 +46,6 @@ func attributes() [10]attribute {
 	}
 }
 
-// reserved says whether a header's name is taken by the envelope.
-func reserved(name string) bool {
-	switch name {
-	case "specversion", "time", "sequence", "incarnation":
-		return true
-	}
-	for _, a := range attributes() {
-		if a.key[len(attrPrefix):] == name {
-			return true
-		}
-	}
-	return false
-}
-
 // encode makes the record of m for the subject. Its errors are final: no broker would take m.
 func encode(subject string, m *mainstay.Message) (*nats.Msg, error) {
 	const own = 20 // room for what the envelope and publishing add, so that nothing is allocated twice
@@ -82,7 +69,7 @@ func encode(subject string, m *mainstay.Message) (*nats.Msg, error) {
 		switch {
 		case name == dataContentType:
 			content = escape(value)
-		case !extensionName(name) || reserved(name):
+		case !extensionName(name) || outbox.ReservedHeader(name):
 			return nil, fmt.Errorf("a header may not be named %q", name)
 		default:
 			set(attrPrefix+name, escape(value))
@@ -134,7 +121,7 @@ func decodeHeaders(m *mainstay.Message, h nats.Header) error {
 		if key == contentType && len(values) > 0 && values[0] != jsonContent {
 			name, ok = dataContentType, true
 		}
-		if !ok || len(values) == 0 || reserved(name) {
+		if !ok || len(values) == 0 || outbox.ReservedHeader(name) {
 			continue
 		}
 		v, err := unescape(values[0])

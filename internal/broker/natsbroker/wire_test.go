@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/outbox"
 )
 
 const goldenFile = "testdata/message.golden"
@@ -125,4 +127,22 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("(-first +second):\n%s", diff)
 		}
 	})
+}
+
+// A header with the name of an attribute that the record has anyway would replace it.
+func TestEncode_ItsAttributesAreReserved(t *testing.T) {
+	t.Parallel()
+	m := &mainstay.Message{Topic: "orders", Sequence: 1, Incarnation: 1}
+	for _, a := range attributes() {
+		*a.field(m) = "v"
+	}
+	record, err := encode("subject", m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key := range record.Header {
+		if name, ok := strings.CutPrefix(key, attrPrefix); ok && !outbox.ReservedHeader(name) {
+			t.Errorf("a header may be named %s", name)
+		}
+	}
 }
