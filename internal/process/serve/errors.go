@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/store/postgres"
@@ -32,8 +30,6 @@ func explainPostgres(err error, url string) error {
 	var (
 		schema *postgres.SchemaError
 		unsafe *postgres.UnsafeError
-		wrong  *pgconn.ParseConfigError
-		down   *pgconn.ConnectError
 	)
 	switch {
 	case errors.As(err, &schema) && schema.Have > schema.Want:
@@ -45,12 +41,12 @@ func explainPostgres(err error, url string) error {
 	case errors.As(err, &unsafe):
 		return app.Errorf(app.ExitConflict, "Turn "+unsafe.Setting+" on in postgresql.conf and reload the server.",
 			"the database %s: %w", app.Redact(url), err)
-	case errors.As(err, &wrong):
+	case postgres.BadURL(err) != nil:
 		return app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.",
-			"reading the database URL %s: %w", app.Redact(url), oneLine(wrong))
-	case errors.As(err, &down):
+			"reading the database URL %s: %w", app.Redact(url), oneLine(postgres.BadURL(err)))
+	case postgres.Unreachable(err) != nil:
 		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
-			"connecting to the database %s: %w", app.Redact(url), oneLine(down))
+			"connecting to the database %s: %w", app.Redact(url), oneLine(postgres.Unreachable(err)))
 	default:
 		return fmt.Errorf("opening the database %s: %w", app.Redact(url), err)
 	}

@@ -42,6 +42,25 @@ func pgError(err error) *pgconn.PgError {
 	return nil
 }
 
+// BadURL gives the part of err that says why a database URL cannot be read, nil when that is not what is wrong.
+func BadURL(err error) error {
+	var wrong *pgconn.ParseConfigError
+	if errors.As(err, &wrong) {
+		return wrong
+	}
+	return nil
+}
+
+// Unreachable gives the part of err that says why there is no connection to the server, nil when that is not what is
+// wrong.
+func Unreachable(err error) error {
+	var down *pgconn.ConnectError
+	if errors.As(err, &down) {
+		return down
+	}
+	return nil
+}
+
 // transient tells that the database could not take the transaction now, and that nobody's work is to blame.
 func transient(err error) bool {
 	if pg := pgError(err); pg != nil {
