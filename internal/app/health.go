@@ -19,6 +19,8 @@ const (
 	checkTimeout = 2 * time.Second
 	// checkEvery is how long results are good for, however many probes ask.
 	checkEvery = 500 * time.Millisecond
+	// startWithin is how long a dependency may take to become ready before that is worth a line.
+	startWithin = 5 * time.Second
 )
 
 // Health knows whether a process can do its work now. All methods may be called by many goroutines.
@@ -33,6 +35,8 @@ type Health struct {
 	probing sync.Mutex // held during a round of checks; taken before mu
 	at      clock.Mono
 	last    []Result
+	since   clock.Mono      // when it was made
+	said    map[string]bool // what was said not to be ready
 }
 
 type check struct {
@@ -49,7 +53,9 @@ type Result struct {
 }
 
 // NewHealth makes a health without checks, that is not started.
-func NewHealth(log *slog.Logger) *Health { return &Health{log: log} }
+func NewHealth(log *slog.Logger) *Health {
+	return &Health{log: log, since: clock.Start(), said: map[string]bool{}}
+}
 
 // Check adds a dependency by name. Ready answers nil when it can be used, else why not in words for an operator and
 // without secrets; it is called one at a time, with a deadline of two seconds.
@@ -92,7 +98,7 @@ func (h *Health) State(ctx context.Context) (ready bool, results []Result) {
 func (h *Health) probe(ctx context.Context, checks []check) []Result {
 	h.probing.Lock()
 	defer h.probing.Unlock()
-	if len(h.last) == len(checks) && len(checks) > 0 && h.at.Elapsed() < checkEvery {
+	if len(h.last) == len(checks) && len(checks) > 0 && h.at.Elapsed() < keptFor(h.last) {
 		return h.last
 	}
 	// A probe that hangs up must not make dependencies look bad to the others.
@@ -109,6 +115,14 @@ func (h *Health) probe(ctx context.Context, checks []check) []Result {
 	return results
 }
 
+// keptFor is for how long results answer further probes: good news may be old, bad news not.
+func keptFor(results []Result) time.Duration {
+	if slices.ContainsFunc(results, func(r Result) bool { return !r.Ready }) {
+		return checkEvery / 50
+	}
+	return checkEvery
+}
+
 func (c check) run(ctx context.Context) Result {
 	if err := runSafely(ctx, c.ready); err != nil {
 		return Result{Name: c.name, Reason: err.Error()}
@@ -116,13 +130,16 @@ func (c check) run(ctx context.Context) Result {
 	return Result{Name: c.name, Ready: true}
 }
 
+// logChanges says what is not ready any more, or not yet long after the start, and what is ready again.
 func (h *Health) logChanges(ctx context.Context, results []Result) {
 	for i, r := range results {
-		was := i >= len(h.last) || h.last[i].Ready
+		wasReady := i < len(h.last) && h.last[i].Ready
 		switch {
-		case was && !r.Ready:
+		case !r.Ready && !h.said[r.Name] && (wasReady || h.since.Elapsed() > startWithin):
+			h.said[r.Name] = true
 			h.log.WarnContext(ctx, "dependency is not ready", "dependency", r.Name, "reason", r.Reason)
-		case !was && r.Ready:
+		case r.Ready && h.said[r.Name]:
+			delete(h.said, r.Name)
 			h.log.InfoContext(ctx, "dependency is ready again", "dependency", r.Name)
 		}
 	}

@@ -60,18 +60,29 @@ func TestHealth_ChecksAreBoundedAndShared(t *testing.T) {
 			<-ctx.Done()
 			return errors.New("no answer")
 		})
+		ask := func(want bool, wantCalls int) {
+			t.Helper()
+			if ready, _ := h.State(t.Context()); ready != want || calls != wantCalls {
+				t.Errorf("ready %v, asked %d times; want %v, %d", ready, calls, want, wantCalls)
+			}
+		}
 		start := time.Now()
-		if ready, _ := h.State(t.Context()); ready || time.Since(start) != 2*time.Second {
-			t.Errorf("ready %v after %v", ready, time.Since(start))
+		ask(false, 1) // right after the start, that is not worth a line
+		if time.Since(start) != 2*time.Second {
+			t.Errorf("asked for %v", time.Since(start))
 		}
 		broken = false
-		if ready, _ := h.State(t.Context()); ready || calls != 1 {
-			t.Errorf("ready %v, asked %d times within half a second", ready, calls)
-		}
-		time.Sleep(time.Second) // of the bubble's clock
-		if ready, _ := h.State(t.Context()); !ready || calls != 2 {
-			t.Errorf("ready %v, asked %d times", ready, calls)
-		}
+		ask(false, 1)
+		time.Sleep(10 * time.Millisecond) // of the bubble's clock: bad news grow old sooner
+		ask(true, 2)
+		time.Sleep(400 * time.Millisecond)
+		ask(true, 2)
+		broken = true
+		time.Sleep(time.Second)
+		ask(false, 3)
+		broken = false
+		time.Sleep(time.Second)
+		ask(true, 4)
 		if got := strings.Count(log.String(), "broker"); got != 2 {
 			t.Errorf("%d changes were logged, want 2:\n%s", got, &log)
 		}
