@@ -12,10 +12,21 @@ import (
 // is silent.
 type logger struct {
 	log *slog.Logger
+	// trouble has a value when there was an error since it was read last.
+	trouble chan struct{}
 
 	mu   sync.Mutex
 	last string
 	dead bool
+}
+
+func newLogger(log *slog.Logger) *logger { return &logger{log: log, trouble: make(chan struct{}, 1)} }
+
+// revive forgets what an earlier server has said.
+func (l *logger) revive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last, l.dead = "", false
 }
 
 // fatal says whether the server has given up.
@@ -41,6 +52,10 @@ func (l *logger) say(level slog.Level, format string, args []any) {
 		l.mu.Lock()
 		l.last = text
 		l.mu.Unlock()
+		select {
+		case l.trouble <- struct{}{}:
+		default:
+		}
 	}
 	if l.log != nil {
 		l.log.Log(context.Background(), level, "embedded NATS server", slog.String("text", text))

@@ -45,33 +45,60 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Server is a running server.
+// Server is a running server. It is safe for concurrent use.
 type Server struct {
-	srv  *server.Server
+	cfg  Config
+	log  *logger
 	stop sync.Once
-	done chan struct{}
+	quit chan struct{} // closed when it is to stop
+	done chan struct{} // closed when it has
+
+	mu  sync.Mutex // guards srv, which a restart replaces
+	srv *server.Server
 }
 
 // Start starts a server and waits until it takes connections, at most until ctx ends.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
-	opts, err := options(cfg)
-	if err != nil {
+	s := &Server{cfg: cfg, log: newLogger(cfg.Logger), quit: make(chan struct{}), done: make(chan struct{})}
+	if err := s.launch(ctx); err != nil {
 		return nil, err
+	}
+	if cfg.Listen != "" {
+		s.cfg.Listen = s.current().Addr().String() // a port that was chosen once stays
+	}
+	go s.run()
+	return s, nil
+}
+
+// launch starts a server and makes it the current one when it is ready.
+func (s *Server) launch(ctx context.Context) error {
+	opts, err := options(s.cfg)
+	if err != nil {
+		return err
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
-		return nil, fmt.Errorf("configuring the embedded NATS server: %w", err)
+		return fmt.Errorf("configuring the embedded NATS server: %w", err)
 	}
-	log := &logger{log: cfg.Logger}
-	srv.SetLoggerV2(log, false, false, false)
+	s.log.revive()
+	srv.SetLoggerV2(s.log, false, false, false)
 	srv.Start()
-	s := &Server{srv: srv, done: make(chan struct{})}
-	if !ready(ctx, srv, log) {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
-		defer cancel()
-		return nil, errors.Join(fmt.Errorf("starting the embedded NATS server in %s: %w", cfg.Dir, log.failure()), s.Shutdown(stopping))
+	if !ready(ctx, srv, s.log) {
+		err := fmt.Errorf("starting the embedded NATS server in %s: %w", s.cfg.Dir, s.log.failure())
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		return err
 	}
-	return s, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.srv = srv
+	return nil
+}
+
+func (s *Server) current() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.srv
 }
 
 // ready waits until the server takes connections; false when it gave up or the time is over.
@@ -119,20 +146,14 @@ func options(cfg Config) (*server.Options, error) {
 }
 
 // InProcessConn gives a connection that crosses no network; nats.InProcessServer takes the server for it.
-func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn() }
+func (s *Server) InProcessConn() (net.Conn, error) { return s.current().InProcessConn() }
 
 // URL is the address for other processes, when there is one.
-func (s *Server) URL() string { return s.srv.ClientURL() }
+func (s *Server) URL() string { return s.current().ClientURL() }
 
 // Shutdown stops the server and waits until its files are closed, at most until ctx ends. It may be called twice.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stop.Do(func() {
-		go func() {
-			defer close(s.done)
-			s.srv.Shutdown()
-			s.srv.WaitForShutdown()
-		}()
-	})
+	s.stop.Do(func() { close(s.quit) })
 	select {
 	case <-s.done:
 		return nil
