@@ -12,7 +12,7 @@ func murmur2(key string) uint32 {
 		m    = 0x5bd1e995
 		seed = 0x9747b28c
 	)
-	h := uint32(seed) ^ uint32(len(key))
+	h := uint32(seed) ^ uint32(len(key)) //nolint:gosec // a key is at most MaxKey long
 	i := 0
 	for ; i+4 <= len(key); i += 4 {
 		k := uint32(key[i]) | uint32(key[i+1])<<8 | uint32(key[i+2])<<16 | uint32(key[i+3])<<24

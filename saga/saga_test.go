@@ -78,12 +78,15 @@ func (r *run) reply(outcome mainstay.Outcome, op string, steps ...string) *run {
 func (r *run) done(steps ...string) *run {
 	return r.reply(mainstay.OutcomeDone, mainstay.OpDo, steps...)
 }
+
 func (r *run) rejected(steps ...string) *run {
 	return r.reply(mainstay.OutcomeRejected, mainstay.OpDo, steps...)
 }
+
 func (r *run) failed(steps ...string) *run {
 	return r.reply(mainstay.OutcomeFailed, mainstay.OpDo, steps...)
 }
+
 func (r *run) undone(steps ...string) *run {
 	return r.reply(mainstay.OutcomeDone, mainstay.OpUndo, steps...)
 }

@@ -135,7 +135,10 @@ func FuzzState(f *testing.F) {
 		f.Add(b)
 	}
 	inputs := []saga.Input{
-		saga.Tick{}, saga.Cancel{}, saga.RetryStep{Step: "reserve"}, saga.MarkDone{Step: "reserve"},
+		saga.Tick{},
+		saga.Cancel{},
+		saga.RetryStep{Step: "reserve"},
+		saga.MarkDone{Step: "reserve"},
 		saga.Reply{Step: "reserve", Op: mainstay.OpDo, Outcome: mainstay.OutcomeRejected},
 		saga.Reply{Step: "reserve", Op: mainstay.OpUndo, Outcome: mainstay.OutcomeDone},
 	}

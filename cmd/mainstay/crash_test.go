@@ -123,7 +123,7 @@ func inFlight(t testing.TB, driver, source string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // it is only read
+	defer db.Close() // it is only read
 	var n int
 	if err := db.QueryRowContext(t.Context(), `select count(*) from saga where ended_at is null`).Scan(&n); err != nil {
 		t.Fatal(err)

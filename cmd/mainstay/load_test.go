@@ -60,9 +60,18 @@ func (j *journal) accepted() []string {
 // kinds of orders, so that every way to end is under way at any time.
 func someOrder(n int) client.NewOrder {
 	kinds := []struct{ token, sku string }{
-		{"tok_ok", "mug-red"}, {"tok_ok", "mug-blue"}, {"tok_declined", "mug-red"}, {"tok_ok", "shirt-m"},
-		{"tok_flaky", "mug-red"}, {"tok_timeout", "no-such-sku"}, {"tok_capture_rejected", "mug-blue"}, {"tok_ok", "no-such-sku"},
-		{"tok_timeout", "mug-red"}, {"tok_insufficient_funds", "no-such-sku"}, {"tok_ok", "poster"}, {"tok_ok", "mug-red"},
+		{"tok_ok", "mug-red"},
+		{"tok_ok", "mug-blue"},
+		{"tok_declined", "mug-red"},
+		{"tok_ok", "shirt-m"},
+		{"tok_flaky", "mug-red"},
+		{"tok_timeout", "no-such-sku"},
+		{"tok_capture_rejected", "mug-blue"},
+		{"tok_ok", "no-such-sku"},
+		{"tok_timeout", "mug-red"},
+		{"tok_insufficient_funds", "no-such-sku"},
+		{"tok_ok", "poster"},
+		{"tok_ok", "mug-red"},
 	}
 	k := kinds[n%len(kinds)]
 	return anOrder(k.token, k.sku)
@@ -102,11 +111,11 @@ func load(ctx context.Context, t testing.TB, c *client.Client, j *journal, clien
 // freeAddr is an address that nobody listens on, to be had again after every restart.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not block
+	l, err := net.Listen("tcp", "127.0.0.1:0") // it does not block
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // it was only asked for a number
+	defer l.Close() // it was only asked for a number
 	return l.Addr().String()
 }
 
@@ -121,7 +130,7 @@ func counters(ctx context.Context, opsURL, prefix string) map[string]float64 {
 	if err != nil {
 		return out
 	}
-	defer resp.Body.Close() //nolint:errcheck // it is only read
+	defer resp.Body.Close() // it is only read
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		name, value, ok := strings.Cut(lines.Text(), "} ")

@@ -221,7 +221,7 @@ func execSQL(t testing.TB, driver, source, query string, args ...any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // the statement's error tells
+	defer db.Close() // the statement's error tells
 	if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
@@ -234,7 +234,7 @@ func scanSQL(t testing.TB, url string, into any, query string, args ...any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // it is only read
+	defer db.Close() // it is only read
 	if err := db.QueryRowContext(t.Context(), query, args...).Scan(into); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}

@@ -32,7 +32,9 @@ type RefusedError struct {
 }
 
 // Error names the message and the broker's reason.
-func (e *RefusedError) Error() string { return "broker refuses message " + e.MessageID + ": " + e.Err.Error() }
+func (e *RefusedError) Error() string {
+	return "broker refuses message " + e.MessageID + ": " + e.Err.Error()
+}
 
 // Unwrap gives the broker's reason.
 func (e *RefusedError) Unwrap() error { return e.Err }

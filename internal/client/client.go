@@ -72,7 +72,10 @@ func New(cfg Config) (*Client, error) {
 		cfg.MaxBackoff = 2 * time.Second
 	}
 	if cfg.Transport == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
+		t := &http.Transport{Proxy: http.ProxyFromEnvironment}
+		if standard, ok := http.DefaultTransport.(*http.Transport); ok {
+			t = standard.Clone()
+		}
 		t.MaxIdleConns, t.MaxIdleConnsPerHost = 256, 256
 		cfg.Transport = t
 	}

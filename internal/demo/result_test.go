@@ -206,7 +206,8 @@ func TestJudge_OfSomebodysServer(t *testing.T) {
 		t.Errorf("orders of others are none of its business: %+v", r.Mismatches)
 	}
 	var b strings.Builder
-	if err := judge(w.board, w.stock, nil, false).print(&b, false, paint{}); err != nil || !strings.Contains(b.String(), "The database was not verified") {
+	r := judge(w.board, w.stock, nil, false)
+	if err := r.print(&b, false, paint{}); err != nil || !strings.Contains(b.String(), "The database was not verified") {
 		t.Errorf("%v, and it does not say that nothing was verified:\n%s", err, b.String())
 	}
 }

@@ -126,7 +126,7 @@ func (s *server) spawn(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the server's log: %w", err)
 	}
-	defer log.Close()                                                             //nolint:errcheck // the process has its own
+	defer log.Close()                                                             // the process has its own
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.executable, "serve", //nolint:gosec // it is this program
 		"--data", s.data(), "--http", s.http, "--ops", s.ops,
 		"--call-timeout", "500ms", "--step-timeout", "1s", "--compensation-budget", "3s", "--log-format", "text")

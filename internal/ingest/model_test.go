@@ -17,13 +17,13 @@ import (
 type fault int
 
 const (
-	faultNone fault = iota
-	faultUnavailable   // nothing was written
-	faultBusy          // another process has the key
-	faultLostBefore    // the connection was lost, the commit did not happen
-	faultLostAfter     // the connection was lost, the commit did happen
-	faultTakenByOthers // another process commits the first key, then the connection is lost
-	faults             // how many there are
+	faultNone          fault = iota
+	faultUnavailable         // nothing was written
+	faultBusy                // another process has the key
+	faultLostBefore          // the connection was lost, the commit did not happen
+	faultLostAfter           // the connection was lost, the commit did happen
+	faultTakenByOthers       // another process commits the first key, then the connection is lost
+	faults                   // how many there are
 )
 
 // faulty is a store whose commits fail as a list says; when the list is used up, they succeed.

@@ -241,7 +241,7 @@ func (r *run) transact(ctx context.Context, ended []*finished, items []item, fn 
 			r.fenced(ctx, ended, items, err)
 			return nil
 		case ctx.Err() != nil, r.interrupted(ctx, err):
-			return nil
+			return nil //nolint:nilerr // nothing was written, and whoever comes next does it
 		case !errors.Is(err, ErrTransient):
 			return err
 		}
@@ -426,7 +426,7 @@ func (c Retry) delay(attempts int) time.Duration {
 	for range min(attempts, 30) - 1 {
 		limit = min(2*limit, c.Cap)
 	}
-	return limit/10 + rand.N(limit*9/10+1) //nolint:gosec // jitter is no secret
+	return limit/10 + rand.N(limit*9/10+1) // jitter is no secret
 }
 
 // behind puts a message into its key's queue. A command that is there already is not put there twice; a

@@ -186,7 +186,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // endOf is nil when err only says that ctx has ended.
 func endOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // that is its purpose
 	}
 	return err
 }

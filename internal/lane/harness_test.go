@@ -38,7 +38,7 @@ var template = sync.OnceValues(func() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir) // a temporary directory
 	path := filepath.Join(dir, "t.db")
 	db, err := sql.Open("sqlite", "file:"+path)
 	if err != nil {
@@ -278,7 +278,7 @@ func (w *world) rows(query string, args ...any) []string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer rows.Close() //nolint:errcheck // a test's read
+	defer rows.Close() // a test's read
 	cols, err := rows.Columns()
 	if err != nil {
 		w.t.Fatal(err)

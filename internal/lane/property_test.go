@@ -66,7 +66,7 @@ func inWorld(rt *rapid.T, test func(w *world)) {
 	if err != nil {
 		rt.Fatal(err)
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	defer os.RemoveAll(dir) // a temporary directory
 	w, done := newWorld(rt, dir)
 	defer done()
 	test(w)
@@ -108,13 +108,13 @@ func TestEngine_Property_OncePerConsumerInOrder(t *testing.T) {
 func onceInOrder(rt *rapid.T, w *world) {
 	seed := rapid.Uint64().Draw(rt, "seed of the broker's faults")
 	var mu sync.Mutex
-	chance := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // not a secret
+	chance := rand.New(rand.NewPCG(seed, 1)) // not a secret
 	loses := rapid.IntRange(0, 3).Draw(rt, "losses of 10")
 	b := membroker.NewFaulty(membroker.New(membroker.Options{}), membroker.Faults{
-		Duplicate: rapid.Bool().Draw(rt, "duplicates"), Shuffle: rand.New(rand.NewPCG(seed, 2)), //nolint:gosec // not a secret
+		Duplicate: rapid.Bool().Draw(rt, "duplicates"), Shuffle: rand.New(rand.NewPCG(seed, 2)), // not a secret
 		Lose: func(*mainstay.Message) bool { mu.Lock(); defer mu.Unlock(); return chance.IntN(10) < loses },
 	})
-	defer b.Close() //nolint:errcheck // in memory
+	defer b.Close() // in memory
 	w.reader = b
 
 	p := &plans{by: map[string]plan{}}
@@ -262,7 +262,7 @@ func anyOrder(rt *rapid.T, w *world, remotely bool) {
 	var p tries
 	far := &counter{
 		active: map[string]bool{}, cancelled: map[string]bool{},
-		chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed of the callee"), 3)), //nolint:gosec // not a secret
+		chance: rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed of the callee"), 3)), // not a secret
 	}
 	fails := map[string]int{}
 	rejects := map[string]bool{}

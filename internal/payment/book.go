@@ -93,7 +93,7 @@ func (b *book) settle(d mainstay.Settlement, c command) error {
 		return nil
 	case Capture:
 		if d.Rejection != nil {
-			return nil
+			return nil //nolint:nilerr // a rejected capture moves no money
 		}
 		return b.capture(p)
 	case Void:

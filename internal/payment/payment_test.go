@@ -244,7 +244,9 @@ func TestSettle_StoresNoToken(t *testing.T) {
 type answering struct{ err error }
 
 func (g answering) Authorise(context.Context, string, payment.AuthoriseRequest) error { return g.err }
-func (g answering) Capture(context.Context, string, payment.CaptureRequest) error     { return g.err }
+
+func (g answering) Capture(context.Context, string, payment.CaptureRequest) error { return g.err }
+
 func (g answering) Cancel(context.Context, string, payment.CancelRequest) (payment.Cancellation, error) {
 	return payment.Cancellation{}, g.err
 }

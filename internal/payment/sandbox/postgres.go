@@ -103,7 +103,7 @@ func lockHashes(ops []*op) []int32 {
 	for i, o := range ops {
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(o.ref))
-		hashes[i] = int32(h.Sum32() >> 1) //nolint:gosec // 31 bits
+		hashes[i] = int32(h.Sum32() >> 1) // 31 bits
 	}
 	slices.Sort(hashes)
 	return slices.Compact(hashes)

@@ -60,8 +60,10 @@ func TestBackbone_EndsOrders(t *testing.T) {
 			want := map[string]string{}
 			var all []*order.Order
 			for _, c := range []struct{ token, sku, status string }{
-				{"tok_ok", "mug-red", "confirmed"}, {"tok_declined", "mug-red", "cancelled card_declined"},
-				{"tok_ok", "none", "cancelled unknown_sku"}, {"tok_flaky", "mug-red", "confirmed"},
+				{"tok_ok", "mug-red", "confirmed"},
+				{"tok_declined", "mug-red", "cancelled card_declined"},
+				{"tok_ok", "none", "cancelled unknown_sku"},
+				{"tok_flaky", "mug-red", "confirmed"},
 				{"tok_capture_rejected", "mug-red", "cancelled capture_rejected"},
 			} {
 				p := placed(t, c.token, c.sku)

@@ -28,8 +28,11 @@ import (
 //	paced:     50 orders a second; p50 and p99 are from POST to the end, as a client sees it
 func BenchmarkOrder(b *testing.B) {
 	for _, c := range []struct{ name, database, broker, sync string }{
-		{"sqlite/nats-always", "", "", "always"}, {"sqlite/nats-lazy", "", "", "lazy"}, {"sqlite/log", "", "database", "always"},
-		{"postgres/nats-lazy", "postgres", "", "lazy"}, {"postgres/log", "postgres", "database", "always"},
+		{"sqlite/nats-always", "", "", "always"},
+		{"sqlite/nats-lazy", "", "", "lazy"},
+		{"sqlite/log", "", "database", "always"},
+		{"postgres/nats-lazy", "postgres", "", "lazy"},
+		{"postgres/log", "postgres", "database", "always"},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			cfg, err := app.LoadConfig(app.Env{Getenv: func(string) string { return "" }}, nil)
@@ -83,7 +86,7 @@ var benchClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1
 // post places an order and gives its path.
 func post(b *testing.B, base string, n int64) string {
 	sku := [...]string{"mug-red", "mug-blue", "shirt-m"}[n%3]
-	req, err := http.NewRequest(http.MethodPost, base, strings.NewReader(fmt.Sprintf(orderBody, sku))) //nolint:noctx // bounded by the server
+	req, err := http.NewRequest(http.MethodPost, base, strings.NewReader(fmt.Sprintf(orderBody, sku))) // bounded by the server
 	if err != nil {
 		b.Error(err)
 		return ""
@@ -105,7 +108,7 @@ func post(b *testing.B, base string, n int64) string {
 
 // await waits for the end of an order.
 func await(b *testing.B, base, path string) {
-	resp, err := benchClient.Get(strings.TrimSuffix(base, "/v1/orders") + path + "?wait=30s") //nolint:noctx // bounded by the server
+	resp, err := benchClient.Get(strings.TrimSuffix(base, "/v1/orders") + path + "?wait=30s") // bounded by the server
 	if err != nil {
 		b.Error(err)
 		return

@@ -46,7 +46,7 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 		if err != nil {
 			return nil, err
 		}
-		defer lock.Close() //nolint:errcheck // the lock ends with the file
+		defer lock.Close() // the lock ends with the file
 		dialect, driver, source = mainstay.SQLite, "sqlite", sqlite.DSN(path, "FULL", false)
 	}
 	db, err := sql.Open(driver, source)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/lane"
 )
 
@@ -112,9 +113,9 @@ func (w *writer) fold(first *job) {
 	jobs := []*job{first}
 	err := w.exec(ctx, "begin immediate")
 	if err == nil {
-		began := time.Now() //nolint:forbidigo // a duration inside the process
+		began := clock.Start()
 		err = w.unit(ctx, first)
-		for err == nil && len(jobs) < maxFold && time.Since(began) < foldTime {
+		for err == nil && len(jobs) < maxFold && began.Elapsed() < foldTime {
 			j := w.next()
 			if j == nil {
 				break
@@ -164,7 +165,7 @@ func (w *writer) answer(jobs []*job, err error) {
 func (w *writer) unit(ctx context.Context, j *job) error {
 	if j.ctx.Err() != nil {
 		j.err = context.Cause(j.ctx)
-		return nil
+		return nil //nolint:nilerr // it is the job's, not the transaction's
 	}
 	if err := w.exec(ctx, "savepoint unit"); err != nil {
 		return err
