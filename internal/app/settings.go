@@ -59,7 +59,7 @@ func Settings() []Setting {
 		number("in_flight", 1024, "Requests that are served at a time; one more is answered 503 with Retry-After.",
 			func(c *Config) *int { return &c.InFlight }, between(1, 1_000_000)),
 		number("waiters", 4096, "Requests with `?wait` that are held at a time, beside those in flight.",
-			func(c *Config) *int { return &c.Waiters }, between(1, 1_000_000)),
+			func(c *Config) *int { return &c.Waiters }, between(1, 10_000)),
 		duration("order_deadline", 2*time.Minute, "Time from an order's acceptance until it must have passed its point of no return; past it, it is compensated.",
 			func(c *Config) *time.Duration { return &c.OrderDeadline }, between(time.Second, 30*24*time.Hour)),
 		duration("compensation_budget", 15*time.Minute, "How long a compensation is retried before the order needs an operator.",
