@@ -26,7 +26,7 @@ type Config struct {
 	Path string
 	// Sync is SQLite's synchronous setting: FULL (the default) keeps what was committed when the power goes.
 	Sync   string
-	Clock  clock.Clock
+	Clock  clock.Clock // nil: the system's
 	Logger *slog.Logger
 }
 
@@ -67,6 +67,9 @@ func DSN(path, synchronous string, readOnly bool) string {
 
 // Open opens a database whose schema is up to date, and starts its writer. Close it.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System
+	}
 	if cfg.Sync == "" {
 		cfg.Sync = "FULL"
 	}

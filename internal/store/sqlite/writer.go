@@ -109,7 +109,7 @@ func (w *writer) next() *job {
 
 // fold runs the first job and what has arrived behind it in one transaction.
 func (w *writer) fold(first *job) {
-	ctx := context.WithValue(context.Background(), insideKey{}, true)
+	ctx := context.Background()
 	jobs := []*job{first}
 	err := w.exec(ctx, "begin immediate")
 	if err == nil {
@@ -171,7 +171,7 @@ func (w *writer) unit(ctx context.Context, j *job) error {
 		return err
 	}
 	t := &tx{w: w, now: w.store.cfg.Clock()}
-	if j.err = w.call(ctx, j, t); j.err == nil {
+	if j.err = w.call(j, t); j.err == nil {
 		j.sent, j.err = t.finish(ctx)
 		j.after = t.after
 	}
@@ -188,13 +188,14 @@ func (w *writer) unit(ctx context.Context, j *job) error {
 	return w.exec(ctx, end)
 }
 
-func (w *writer) call(ctx context.Context, j *job, t *tx) (err error) {
+// call runs the job under its caller's context, which ends when the caller gives up; statements go on without.
+func (w *writer) call(j *job, t *tx) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &mainstay.PanicError{Value: v, Stack: debug.Stack()}
 		}
 	}()
-	return j.fn(ctx, t)
+	return j.fn(context.WithValue(j.ctx, insideKey{}, true), t)
 }
 
 func (w *writer) exec(ctx context.Context, query string) error {
