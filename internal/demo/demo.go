@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -36,7 +37,7 @@ type Options struct {
 
 const (
 	// patience is how long the demo waits for orders to end, from its start.
-	patience = 45 * time.Second
+	patience = 40 * time.Second
 	// spread is how long it takes to send all orders.
 	spread = 10 * time.Second
 )
@@ -153,12 +154,8 @@ func (s *show) withRunningServer(ctx context.Context) (err error) {
 		return err
 	}
 	defer s.client.Close()
-	ready, err := s.client.Ready(ctx)
-	switch {
-	case err != nil:
+	if err := s.awaitReady(ctx); err != nil {
 		return err
-	case !ready.Ready:
-		return app.Errorf(app.ExitUnreachable, "Its /readyz says what it waits for.", "the server at %s is not ready", s.o.OpsURL)
 	}
 	if s.journal, err = newJournal(""); err != nil {
 		return err
@@ -169,6 +166,37 @@ func (s *show) withRunningServer(ctx context.Context) (err error) {
 		return err
 	}
 	return s.conclude(ctx, s.o.Place, false)
+}
+
+// awaitReady waits for a server that has only just been started. One that does not answer is not waited for.
+func (s *show) awaitReady(ctx context.Context) error {
+	limit := time.NewTimer(startPatience)
+	defer limit.Stop()
+	for {
+		r, err := s.client.Ready(ctx)
+		if err != nil || r.Ready {
+			return err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-limit.C:
+			return app.Errorf(app.ExitUnreachable, "Its log, and "+s.o.OpsURL+"/readyz, say more.",
+				"the server at %s is not ready: %s", s.o.OpsURL, missing(r))
+		}
+	}
+}
+
+// missing are the checks that are in the way of readiness.
+func missing(r client.Readiness) string {
+	var names []string
+	for _, c := range r.Checks {
+		if !c.Ready {
+			names = append(names, fmt.Sprintf("%s (%s)", c.Name, c.Reason))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // perform sets the scene, sends all orders and waits for their ends.
@@ -187,7 +215,7 @@ func (s *show) perform(ctx context.Context) error {
 	hide := s.screen.follow(ctx, s.board, s.since)
 	err := s.load(waiting)
 	hide()
-	if err == nil {
+	if err == nil && ctx.Err() == nil {
 		err = s.recount(ctx)
 	}
 	return cmp.Or(context.Cause(ctx), err)

@@ -25,7 +25,7 @@ const closing = "212 accepted, 212 ended: 187 confirmed, 24 cancelled, 1 needs y
 
 var (
 	serverLine = regexp.MustCompile(`^  server     process (\d+) on (http://\S+), ready after`)
-	halfLine   = regexp.MustCompile(`^ +\d+\.\d s +\d\d+ sent`)
+	halfLine   = regexp.MustCompile(`^ +\d+\.\d s +\d\d+ accepted, `)
 	killLine   = regexp.MustCompile(`^kill -9 (\d+) at the height of the load: (\d+) orders were in flight$`)
 	againLine  = regexp.MustCompile(`^started again after \d+\.\d\d s as process (\d+), on the same directory$`)
 )

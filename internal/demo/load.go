@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,14 +25,14 @@ type stocked struct {
 
 // setScene sets stock and carriers, and says so.
 func (s *show) setScene(ctx context.Context) error {
-	text := ""
+	var text []string
 	for _, l := range levels() {
 		stock, err := s.client.PutStock(ctx, s.board.prefix+l.sku, l.onHand)
 		if err != nil {
 			return err
 		}
 		s.stock = append(s.stock, stocked{before: stock})
-		text += fmt.Sprintf("%s %d, ", stock.SKU, stock.OnHand)
+		text = append(text, fmt.Sprintf("%s %d", stock.SKU, stock.OnHand))
 	}
 	was, err := s.client.Carrier(ctx, nowhere)
 	if err != nil {
@@ -40,7 +41,7 @@ func (s *show) setScene(ctx context.Context) error {
 	if _, err := s.client.PutCarrier(ctx, nowhere, 0); err != nil {
 		return err
 	}
-	s.screen.say("  stock      %sand no %s%s", text, s.board.prefix, noSuch)
+	s.screen.say("  stock      %s", strings.Join(text, ", "))
 	s.screen.say("  carriers   those of %s take nothing (capacity 0, it was %s)", nowhere, capacity(was))
 	if s.server == nil {
 		s.screen.say("             to undo: curl -X PUT %s/v1/carriers/%s -H 'Content-Type: application/json' -d '{\"capacity\":%s}'",

@@ -100,8 +100,11 @@ func dash(s string) string {
 
 // evidence says what the closing line rests on.
 func (r *Result) evidence(b *strings.Builder, p paint) {
-	fmt.Fprintf(b, "%d orders took %d requests. %d had been accepted when the answer got lost, and were not taken twice.\n",
-		r.Sent, r.Requests, r.Replayed)
+	fmt.Fprintf(b, "%d orders took %d requests", r.Sent, r.Requests)
+	if r.Replayed > 0 {
+		fmt.Fprintf(b, "; %d had been accepted before their answer was lost, and were not taken twice", r.Replayed)
+	}
+	b.WriteString(".\n")
 	fmt.Fprintf(b, "%d of %d keys were sent once more in the end, and named the same order.\n", r.Again, r.Accepted)
 	if r.Kill != nil {
 		fmt.Fprintf(b, "kill -9 %d met %d orders in flight; started again after %.2f s.\n", r.Kill.PID, r.Kill.InFlight, r.Kill.DownSeconds)

@@ -128,8 +128,8 @@ func (s *screen) show(b *board, elapsed time.Duration) {
 
 // progress is how far all orders are, in a line.
 func progress(t tally, elapsed time.Duration) string {
-	return fmt.Sprintf("%5.1f s  %3d sent, %3d accepted, %3d ended: %d confirmed, %d cancelled, %s",
-		elapsed.Seconds(), t.sent, t.accepted, t.ended(), t.confirmed, t.cancelled, plural(t.needsOperator, "needs you", "need you"))
+	return fmt.Sprintf("%5.1f s  %3d accepted, %3d ended: %d confirmed, %d cancelled, %s",
+		elapsed.Seconds(), t.accepted, t.ended(), t.confirmed, t.cancelled, plural(t.needsOperator, "needs you", "need you"))
 }
 
 // block is how far all orders are, on a terminal.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/client"
 )
 
 // terminal is an environment on a terminal or not, with these variables.
@@ -86,5 +87,13 @@ func TestSay(t *testing.T) {
 	}
 	if got := money(-105, "EUR"); got != "-1.05 EUR" {
 		t.Errorf("money is %q", got)
+	}
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	r := client.Readiness{Checks: []app.Result{{Name: "database", Ready: true}, {Name: "broker", Reason: "gone"}, {Name: "relay", Reason: "waits"}}}
+	if got := missing(r); got != "broker (gone), relay (waits)" {
+		t.Errorf("got %q", got)
 	}
 }

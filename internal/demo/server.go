@@ -21,6 +21,8 @@ import (
 const (
 	// startPatience is how long a server may take to be ready.
 	startPatience = 20 * time.Second
+	// askAgain is the pause between two questions whether a server is ready.
+	askAgain = 10 * time.Millisecond
 	// stopPatience is how long it may take to stop before it is killed.
 	stopPatience = 8 * time.Second
 	// lastWords is how many lines of the server's log an error shows.
@@ -116,7 +118,7 @@ func (s *server) start(ctx context.Context, c *client.Client) (time.Duration, er
 			return 0, s.ended(p)
 		case <-ctx.Done():
 			return 0, fmt.Errorf("starting the server: %w%s", context.Cause(ctx), s.words())
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(askAgain):
 		}
 	}
 }
