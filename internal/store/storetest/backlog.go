@@ -128,7 +128,7 @@ func backlogUnhandled(t *testing.T, s BacklogStore, number func()) {
 	if age := b.Unhandled[things].Oldest; age > again.Elapsed() {
 		t.Errorf("the oldest is %v old, and was written %v ago", age, again.Elapsed())
 	}
-	if b.Unhandled[idle].Oldest < b.Unhandled[things].Oldest {
+	if b.Unhandled[idle].Oldest <= b.Unhandled[things].Oldest {
 		t.Errorf("%v for all, %v for the last one", b.Unhandled[idle].Oldest, b.Unhandled[things].Oldest)
 	}
 }
