@@ -42,7 +42,7 @@ func post(ctx context.Context, t testing.TB, url string, body []byte, headers ..
 		t.Error(err)
 		return answer{}
 	}
-	defer resp.Body.Close() //nolint:errcheck // it is only read
+	defer resp.Body.Close() // it is only read
 	got, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Error(err)

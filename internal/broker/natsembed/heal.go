@@ -73,11 +73,11 @@ func (s *Server) warn(text string, err error) {
 	if s.log.log == nil {
 		return
 	}
-	if err == nil {
-		s.log.log.Warn(text, slog.String("dir", s.cfg.Dir))
-		return
+	attrs := []any{slog.String("dir", s.cfg.Dir)}
+	if err != nil {
+		attrs = append(attrs, slog.Any("err", err))
 	}
-	s.log.log.Warn(text, slog.String("dir", s.cfg.Dir), slog.Any("err", err))
+	s.log.log.Warn(text, attrs...) //nolint:sloglint // the callers' texts are constants
 }
 
 // probe writes to the server's directory, down to the disk.

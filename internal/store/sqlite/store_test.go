@@ -29,7 +29,7 @@ func newFile(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // a test's connection
+	defer db.Close() // a test's connection
 	if _, err := migrate.Up(t.Context(), db, mainstay.SQLite, 4); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestStore_FullDisk(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return rows.Close()
+			return errors.Join(rows.Err(), rows.Close())
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -143,7 +143,7 @@ func TestStore_SwallowedFullDisk(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return rows.Close()
+		return errors.Join(rows.Err(), rows.Close())
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +235,7 @@ func TestStore_LeftOpenRows(t *testing.T) {
 	s := open(t, newFile(t))
 	for i := range 4 {
 		err := s.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
-			rows, err := tx.QueryContext(ctx, "select 1 union all select 2")
+			rows, err := tx.QueryContext(ctx, "select 1 union all select 2") //nolint:rowserrcheck // they are left behind
 			if err != nil {
 				return err
 			}

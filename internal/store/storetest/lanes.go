@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
@@ -102,7 +103,7 @@ func parkedRow(sequence int64, state lane.ParkedState) lane.Parked {
 
 func deadRow(sequence int64) lane.DeadLetter {
 	p := parkedRow(sequence, lane.ParkedDead)
-	return lane.DeadLetter{Ref: p.Ref, Message: p.Message, Kind: mainstay.KindTerminal, Error: p.Error, Attempts: 2, At: time.Now().UTC()}
+	return lane.DeadLetter{Ref: p.Ref, Message: p.Message, Kind: mainstay.KindTerminal, Error: p.Error, Attempts: 2, At: clock.System()}
 }
 
 func (w *worker) traces(t *testing.T) string {

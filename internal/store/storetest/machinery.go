@@ -305,7 +305,7 @@ func (f *Fixture) text(t *testing.T, query string, args ...any) (text string) {
 		if err != nil {
 			return err
 		}
-		defer rows.Close() //nolint:errcheck // rows.Err tells
+		defer rows.Close() // rows.Err tells
 		if rows.Next() {
 			if err := rows.Scan(&text); err != nil {
 				return err
