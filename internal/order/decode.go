@@ -27,17 +27,47 @@ const _ int64 = maxLines * maxQuantity * maxUnitPrice
 // Decode reads a draft and gives its total in minor units. The problem names every mistake; it is nil when there is
 // none.
 func Decode(body []byte) (Draft, int64, *problem.Problem) {
-	var d Draft
-	mistakes, p := problem.Decode(body, &d)
+	var w written
+	mistakes, p := problem.Decode(body, &w)
 	if p != nil {
 		return Draft{}, 0, p
 	}
+	d := Draft{CustomerID: w.CustomerID, Currency: w.Currency, Payment: w.Payment, Shipping: w.Shipping}
 	v := validator{&mistakes}
+	for i, l := range w.Lines {
+		d.Lines = append(d.Lines, v.priced(fmt.Sprintf("/lines/%d", i), l))
+	}
 	total := v.draft(&d)
 	if p := mistakes.Problem(); p != nil {
 		return Draft{}, 0, p
 	}
 	return d, total, nil
+}
+
+// written is a draft as it is read: nothing may be had for free because its price was left out.
+type written struct {
+	CustomerID string        `json:"customer_id"`
+	Currency   string        `json:"currency"`
+	Lines      []writtenLine `json:"lines"`
+	Payment    Payment       `json:"payment"`
+	Shipping   Shipping      `json:"shipping"`
+}
+
+type writtenLine struct {
+	SKU       string `json:"sku"`
+	Quantity  int64  `json:"quantity"`
+	UnitPrice *int64 `json:"unit_price"`
+}
+
+// priced is the line, whose price must be there, be it zero.
+func (v validator) priced(at string, l writtenLine) Line {
+	price := int64(0)
+	if l.UnitPrice == nil {
+		v.Add(at+"/unit_price", problem.MistakeRequired, "is required")
+	} else {
+		price = *l.UnitPrice
+	}
+	return Line{SKU: l.SKU, Quantity: l.Quantity, UnitPrice: price}
 }
 
 type validator struct{ *problem.Mistakes }

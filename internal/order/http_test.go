@@ -76,6 +76,8 @@ func TestDecode_Refuses(t *testing.T) {
 		"price below zero":     {with("1250", "-1"), []string{"/lines/0/unit_price"}},
 		"price too large":      {with("1250", "1000000001"), []string{"/lines/0/unit_price"}},
 		"price as a fraction":  {with("1250", "12.50"), []string{"/lines/0/unit_price"}},
+		"price left out":       {with(`,"unit_price":1250}`, `},{"sku":"mug-red","quantity":2,"unit_price":1}`), []string{"/lines/0/unit_price"}},
+		"price is null":        {with("1250", "null"), []string{"/lines/0/unit_price"}},
 		"nothing to pay":       {with("1250", "0"), []string{"/lines"}},
 		"token with a space":   {with("tok_ok", "tok ok"), []string{"/payment/token"}},
 		"country in lower":     {with("FR", "fr"), []string{"/shipping/country"}},
