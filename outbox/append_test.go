@@ -76,7 +76,7 @@ func TestAppend_CommitsWithItsTransaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close() //nolint:errcheck // a test's read
+	defer rows.Close()
 	var got [][2]int
 	for rows.Next() {
 		var sequence int
@@ -86,6 +86,9 @@ func TestAppend_CommitsWithItsTransaction(t *testing.T) {
 			t.Fatal(timed, err)
 		}
 		got = append(got, [2]int{sequence, int(payload[0])})
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
 	}
 	if diff := cmp.Diff([][2]int{{1, 0}, {2, 0}, {3, 2}, {4, 2}}, got); diff != "" {
 		t.Fatalf("sequence and payload (-want +got):\n%s", diff)

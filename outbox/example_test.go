@@ -21,7 +21,7 @@ func ExampleOutbox_Append() {
 		if err != nil {
 			return err
 		}
-		defer tx.Rollback() //nolint:errcheck // after a commit it does nothing
+		defer tx.Rollback() // after a commit it does nothing
 		if _, err := tx.ExecContext(ctx, "update orders set status = 'confirmed' where id = $1", order); err != nil {
 			return err
 		}
