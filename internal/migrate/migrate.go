@@ -40,10 +40,13 @@ type Status struct {
 
 // Up applies what is missing, each file in a transaction of its own, and founds a new database with this many lanes;
 // of one that exists already, the lanes stay as they are. It answers with what it has applied, which is nothing when
-// all was there. It may be repeated after any failure.
+// all was there, or with a *NewerError, and nothing was changed. It may be repeated after any failure.
 func Up(ctx context.Context, db *sql.DB, dialect mainstay.Dialect, lanes int) ([]Status, error) {
 	p, err := provider(db, dialect)
 	if err != nil {
+		return nil, err
+	}
+	if err := refuseNewer(ctx, p, dialect); err != nil {
 		return nil, err
 	}
 	results, err := p.Up(ctx)
@@ -74,13 +77,35 @@ func Down(ctx context.Context, db *sql.DB, dialect mainstay.Dialect) error {
 	return nil
 }
 
-// List answers with every migration that this binary knows, in order.
+// List answers with every migration that this binary knows, in order; a *NewerError says that there are others.
 func List(ctx context.Context, db *sql.DB, dialect mainstay.Dialect) ([]Status, error) {
 	p, err := provider(db, dialect)
 	if err != nil {
 		return nil, err
 	}
+	if err := refuseNewer(ctx, p, dialect); err != nil {
+		return nil, err
+	}
 	return list(ctx, p)
+}
+
+// NewerError says that the schema was made by a newer binary: nobody knows here what it means.
+type NewerError struct{ Have, Want int64 }
+
+// Error names both versions.
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("the schema has version %d, newer than the %d that this program knows", e.Have, e.Want)
+}
+
+func refuseNewer(ctx context.Context, p *goose.Provider, dialect mainstay.Dialect) error {
+	have, err := p.GetDBVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the version of the schema: %w", err)
+	}
+	if want := migrations.Latest(dialect); have > want {
+		return &NewerError{Have: have, Want: want}
+	}
+	return nil
 }
 
 func list(ctx context.Context, p *goose.Provider) ([]Status, error) {

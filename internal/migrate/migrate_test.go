@@ -2,6 +2,7 @@ package migrate_test
 
 import (
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -179,6 +180,31 @@ func TestPostgres_RefusesIllegalRows(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if _, err := db.ExecContext(t.Context(), statement); err == nil {
 				t.Fatal("it was accepted")
+			}
+		})
+	}
+}
+
+func TestUp_RefusesWhatANewerBinaryHasMade(t *testing.T) {
+	t.Parallel()
+	for _, dialect := range []mainstay.Dialect{mainstay.SQLite, mainstay.Postgres} {
+		t.Run(string(dialect), func(t *testing.T) {
+			t.Parallel()
+			db := open(t, dialect)
+			if _, err := migrate.Up(t.Context(), db, dialect, 4); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.ExecContext(t.Context(), "insert into goose_db_version (version_id, is_applied) values (9999, true)"); err != nil {
+				t.Fatal(err)
+			}
+			want := &migrate.NewerError{Have: 9999, Want: migrations.Latest(dialect)}
+			_, upErr := migrate.Up(t.Context(), db, dialect, 4)
+			_, listErr := migrate.List(t.Context(), db, dialect)
+			for _, err := range []error{upErr, listErr} {
+				var newer *migrate.NewerError
+				if !errors.As(err, &newer) || *newer != *want {
+					t.Errorf("got %v, want %v", err, want)
+				}
 			}
 		})
 	}

@@ -66,7 +66,9 @@ func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*databas
 	if err != nil {
 		return nil, explainSQLite(err, path)
 	}
-	gateway, err := sql.Open("sqlite", sqlite.DSN(filepath.Join(filepath.Dir(path), gatewayFile), "FULL", false))
+	books := filepath.Join(filepath.Dir(path), gatewayFile)
+	reserve(books)
+	gateway, err := sql.Open("sqlite", sqlite.DSN(books, "FULL", false))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the gateway's books: %w", err), st.Close())
 	}
@@ -75,6 +77,7 @@ func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*databas
 
 // migrateSQLite makes the file and brings its schema up to date.
 func migrateSQLite(ctx context.Context, path string, lanes int) (err error) {
+	reserve(path)
 	db, err := sql.Open("sqlite", sqlite.DSN(path, "FULL", false))
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", path, err)

@@ -47,6 +47,7 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 			return nil, err
 		}
 		defer lock.Close() // the lock ends with the file
+		reserve(path)
 		dialect, driver, source = mainstay.SQLite, "sqlite", sqlite.DSN(path, "FULL", false)
 	}
 	db, err := sql.Open(driver, source)
@@ -60,7 +61,12 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 		}
 		return nil, explainPostgres(err, cfg.Database)
 	}
-	if list, err = do(db, dialect); err != nil {
+	list, err = do(db, dialect)
+	var newer *migrate.NewerError
+	switch {
+	case errors.As(err, &newer):
+		return nil, app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.", "migrating: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("migrating: %w", err)
 	}
 	return list, nil

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -76,5 +77,34 @@ func TestMigrate_StatusMakesNothingAndUpTellsWhen(t *testing.T) {
 	}
 	if list, err = MigrateStatus(t.Context(), cfg); err != nil || len(list) != all || list[all-1].AppliedAt.IsZero() {
 		t.Fatal(list, err)
+	}
+}
+
+func TestOpenDatabase_LetsNobodyElseReadItsFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // a directory that others can enter is the point
+		t.Fatal(err)
+	}
+	db, err := openDatabase(t.Context(), app.Config{Database: "sqlite:" + dir + "/m.db"}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := db.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := db.gateway.PingContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) < 2 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v (%v)", f.Name(), info.Mode(), err)
+		}
 	}
 }
