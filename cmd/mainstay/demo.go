@@ -28,7 +28,7 @@ sets. The database is verified when --data or --database says where it is.`,
 		Example: `  mainstay demo
   mainstay demo --url http://127.0.0.1:8080 --ops-url http://127.0.0.1:8081 --data ./mainstay-data`,
 		Args:        exactly(),
-		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitPartial, app.ExitUnreachable, app.ExitInterrupted),
+		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitPartial, app.ExitUnreachable, app.ExitInterrupted),
 	}
 	var o demoOptions
 	cmd.Flags().StringVar(&o.URL, "url", "", "ingest API of a running server (`URL`)")

@@ -132,7 +132,7 @@ func (b *board) checkPeak() {
 			n++
 		}
 	}
-	if n == b.enough {
+	if n >= b.enough {
 		select {
 		case <-b.peak:
 		default:

@@ -221,23 +221,18 @@ func (s *show) perform(ctx context.Context) error {
 	return cmp.Or(context.Cause(ctx), err)
 }
 
-// conclude judges and prints.
+// conclude judges and prints. That the database could not be verified is an error, and hides nothing of the rest.
 func (s *show) conclude(ctx context.Context, at Place, complete bool) error {
-	var report *verify.Report
-	if at.known() && s.o.Verify != nil {
-		text, err := s.journal.reader()
-		if err != nil {
-			return err
-		}
-		r, err := s.o.Verify(ctx, at, text, complete)
-		if err != nil {
-			return fmt.Errorf("verifying: %w", err)
-		}
-		report = &r
-	}
+	report, failed := s.verify(ctx, at, complete)
 	result := judge(s.board, s.stock, report, complete)
 	result.Kill = s.kill
 	result.Seconds = s.since.Elapsed().Round(10 * time.Millisecond).Seconds()
+	switch {
+	case failed != nil:
+		result.NotVerified = failed.Error()
+	case report == nil:
+		result.NotVerified = "--data or --database would say where the server keeps it"
+	}
 	hint := ""
 	if len(result.Mismatches) > 0 && s.server != nil {
 		s.server.keep()
@@ -246,5 +241,21 @@ func (s *show) conclude(ctx context.Context, at Place, complete bool) error {
 	if err := result.print(s.env.Stdout, s.o.JSON, s.screen.paint(s.env.Stdout)); err != nil {
 		return err
 	}
-	return result.mismatch(hint)
+	return cmp.Or(result.mismatch(hint), failed)
+}
+
+// verify checks the database; the report is nil when nobody said where it is.
+func (s *show) verify(ctx context.Context, at Place, complete bool) (*verify.Report, error) {
+	if !at.known() || s.o.Verify == nil {
+		return nil, nil
+	}
+	text, err := s.journal.reader()
+	if err != nil {
+		return nil, err
+	}
+	report, err := s.o.Verify(ctx, at, text, complete)
+	if err != nil {
+		return nil, fmt.Errorf("verifying: %w", err)
+	}
+	return &report, nil
 }

@@ -190,7 +190,8 @@ func TestDemo_NamesWhatIsNotAsItShouldBe(t *testing.T) {
 	t.Parallel()
 	ctx := deadline(t)
 	url, ops := serve(ctx, t, t.TempDir())
-	p, _ := start(t, "--url", url, "--ops-url", ops)
+	wrong := t.TempDir() // where no database is
+	p, _ := start(t, "--url", url, "--ops-url", ops, "--data", wrong)
 	sku := wantLine(ctx, t, p, regexp.MustCompile(`^  stock      (demo-\S+-mug) 5000`))[1]
 	wantLine(ctx, t, p, halfLine)
 	c, err := client.New(client.Config{OpsURL: ops})
@@ -205,7 +206,7 @@ func TestDemo_NamesWhatIsNotAsItShouldBe(t *testing.T) {
 	if want := fmt.Sprintf("wrong: %s there were 5000 units, and now there are 7", sku); !strings.Contains(p.Stderr(), want) {
 		t.Errorf("got %q, want %q", p.Stderr(), want)
 	}
-	if !strings.Contains(p.Stdout(), "0 lost, 0 twice, 1 wrong\n") || !strings.Contains(p.Stdout(), "The database was not verified") {
+	if !strings.Contains(p.Stdout(), "0 lost, 0 twice, 1 wrong\n") || !strings.Contains(p.Stdout(), "The database was not verified: verifying: there is no database "+wrong) {
 		t.Errorf("the closing line is wrong, or it does not say that nothing was verified")
 	}
 }

@@ -110,7 +110,7 @@ func (r *Result) evidence(b *strings.Builder, p paint) {
 		fmt.Fprintf(b, "kill -9 %d met %d orders in flight; started again after %.2f s.\n", r.Kill.PID, r.Kill.InFlight, r.Kill.DownSeconds)
 	}
 	if r.Verify == nil {
-		b.WriteString("The database was not verified: --data or --database would say where the server keeps it.\n")
+		fmt.Fprintf(b, "The database was not verified: %s.\n", r.NotVerified)
 		return
 	}
 	fmt.Fprintf(b, "verify: %d checks, %s\n", len(r.Verify.Checks), plural(int(r.Verify.Found()), "violation", "violations"))

@@ -36,9 +36,10 @@ type Result struct {
 	Mismatches []Mismatch `json:"mismatches"`
 	// Kill is how the server was killed; nil if it was not.
 	Kill *Kill `json:"kill,omitempty"`
-	// Verify is what the database says; nil when nobody said where it is.
-	Verify  *verify.Report `json:"verify,omitempty"`
-	Seconds float64        `json:"seconds"`
+	// Verify is what the database says; nil when it was not asked, and NotVerified says why.
+	Verify      *verify.Report `json:"verify,omitempty"`
+	NotVerified string         `json:"not_verified,omitempty"`
+	Seconds     float64        `json:"seconds"`
 }
 
 // Owed is money, in minor units, and what must still be done with it.

@@ -261,3 +261,17 @@ func TestWithoutSettings(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestBoard_SeesAPeakThatSeveralReachTogether(t *testing.T) {
+	t.Parallel()
+	b := newBoard(plan(allKinds(), "demo-", spread))
+	for i := range b.enough { // answered, and not counted yet
+		b.orders[i].accepted = true
+	}
+	b.placed(b.enough, client.Placed{Order: client.Order{ID: "o"}}, nil)
+	select {
+	case <-b.peak:
+	default:
+		t.Error("the peak was not seen")
+	}
+}
