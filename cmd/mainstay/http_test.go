@@ -228,7 +228,7 @@ func openSlowly(ctx context.Context, t testing.TB, url string, body []byte) (end
 				t.Error(err)
 				return
 			}
-			defer resp.Body.Close() //nolint:errcheck // it is not read
+			defer resp.Body.Close() // it is not read
 			if resp.StatusCode != http.StatusAccepted {
 				t.Errorf("a request that was in flight got %s", resp.Status)
 			}
@@ -309,7 +309,7 @@ func get(ctx context.Context, t testing.TB, url string) answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // it is only read
+	defer resp.Body.Close() // it is only read
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Error(err)

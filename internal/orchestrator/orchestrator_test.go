@@ -75,7 +75,7 @@ func setup(t *testing.T, versions ...saga.Definition) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close() //nolint:errcheck // a test's connection
+	defer db.Close() // a test's connection
 	if _, err := migrate.Up(t.Context(), db, mainstay.SQLite, 4); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func (w *world) sent(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close() //nolint:errcheck // a test's read
+	defer rows.Close()
 	var types []string
 	for rows.Next() {
 		var s string
@@ -177,6 +177,9 @@ func (w *world) sent(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		types = append(types, s)
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
 	}
 	return types
 }
