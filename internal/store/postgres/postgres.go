@@ -98,7 +98,7 @@ type Store struct {
 	once sync.Once
 }
 
-// sequencerTimeout bounds a round, a large difference included.
+// sequencerTimeout bounds a statement of the sequencer, a large difference included.
 const sequencerTimeout = 2 * time.Minute
 
 // Open connects and makes sure that the schema and the server's durability are what this binary needs; see
@@ -116,9 +116,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
 		"lock_timeout":                        millis(cfg.LockTimeout),
 	}
+	s.seqDB = connect(parsed, 2, session, rounds())
+	patient(parsed, 2*cfg.StatementTimeout)
 	s.reads = connect(parsed, readers, session, lookups())
 	s.db = connect(parsed, cfg.MaxConns, session, lookups())
-	s.seqDB = connect(parsed, 2, session, rounds())
 	s.presence.db = connect(parsed, 0, session, map[string]string{"application_name": cfg.Name + " presence"})
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())

@@ -110,6 +110,8 @@ type roundRow struct {
 func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 2*sequencerTimeout)
+	defer cancel()
 	if s.seq == nil {
 		if err := s.readState(ctx, l); err != nil {
 			return 0, false, err
