@@ -83,7 +83,7 @@ func TestMigrate_StatusMakesNothingAndUpTellsWhen(t *testing.T) {
 func TestOpenDatabase_LetsNobodyElseReadItsFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // a directory that others can enter is the point
+	if err := os.Chmod(dir, 0o755); err != nil { // others may enter it, that is the point
 		t.Fatal(err)
 	}
 	db, err := openDatabase(t.Context(), app.Config{Database: "sqlite:" + dir + "/m.db"}, slog.New(slog.DiscardHandler))
