@@ -25,8 +25,34 @@ type carrier struct {
 	place string
 }
 
-// openBroker opens the configured broker.
+// openBroker opens the configured broker, and makes sure that it is a copy of this database's log and of no other.
 func openBroker(ctx context.Context, cfg app.Config, db *database, log *slog.Logger) (*carrier, error) {
+	c, err := connectBroker(ctx, cfg, db, log)
+	if err != nil || c.publisher == nil {
+		return c, err
+	}
+	strange, err := stranger(ctx, c.publisher, db)
+	if err == nil && strange == "" {
+		return c, nil
+	}
+	if err := errors.Join(err, c.close(ctx)); err != nil {
+		return nil, err
+	}
+	if cfg.Broker != "" {
+		return nil, app.Errorf(app.ExitConflict,
+			"If the database was restored, delete the stream: it is filled again from the outbox. If the stream is another database's, name another broker.",
+			"the broker %s has messages that this database never wrote: %s", app.Redact(cfg.Broker), strange)
+	}
+	aside, err := setAside(filepath.Join(cfg.Data, brokerDir))
+	if err != nil {
+		return nil, err
+	}
+	log.WarnContext(ctx, "the broker's store was not of this database, as after a restore: it was set aside, and is filled again from the outbox",
+		"found", strange, "kept", aside)
+	return openEmbedded(ctx, cfg, log)
+}
+
+func connectBroker(ctx context.Context, cfg app.Config, db *database, log *slog.Logger) (*carrier, error) {
 	switch cfg.Broker {
 	case "":
 		return openEmbedded(ctx, cfg, log)

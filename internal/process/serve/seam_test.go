@@ -1,0 +1,96 @@
+package serve
+
+import (
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
+	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/order"
+)
+
+var events = mainstay.TopicLane{Topic: order.TopicEvents, Lane: 1} //nolint:gochecknoglobals // a constant
+
+// published is a message that no database knows.
+func published() []*mainstay.Message {
+	return []*mainstay.Message{{
+		ID: uuid.NewString(), Topic: events.Topic, Lane: events.Lane, Sequence: 1, Incarnation: 1, Key: "k",
+		Type: order.EventPlaced, Source: order.Source, CreatedAt: clock.System(), Payload: []byte("{}"),
+	}}
+}
+
+func newSQLite(t *testing.T, dir string) *database {
+	t.Helper()
+	db, err := openDatabase(t.Context(), app.Config{Data: dir}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestOpenBroker_SetsAsideAStoreThatIsNotOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	cfg, log := app.Config{Data: t.TempDir(), NATSSync: "lazy"}, slog.New(slog.DiscardHandler)
+	db := newSQLite(t, cfg.Data)
+	for _, wantAside := range []int{0, 1, 1} { // made; another's; its own
+		c, err := openBroker(t.Context(), cfg, db, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tail, err := c.publisher.Tail(t.Context(), events)
+		if err != nil || tail.Sequence != 0 {
+			t.Errorf("the broker ends at %+v (%v)", tail, err)
+		}
+		aside, err := filepath.Glob(filepath.Join(cfg.Data, brokerDir+"-aside-*"))
+		if err != nil || len(aside) != wantAside {
+			t.Errorf("set aside: %v (%v), want %d", aside, err, wantAside)
+		}
+		if wantAside == 0 {
+			if _, err := c.publisher.Publish(t.Context(), published(), nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestOpenBroker_RefusesABrokerThatIsNotOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	srv, err := natsembed.Start(t.Context(), natsembed.Config{Dir: t.TempDir(), Lazy: true, Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := srv.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	other, err := natsbroker.Open(t.Context(), natsbroker.Config{InProcess: srv, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Publish(t.Context(), published(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = openBroker(t.Context(), app.Config{Broker: srv.URL()}, newSQLite(t, t.TempDir()), log)
+	if app.ExitCode(t.Context(), err) != app.ExitConflict {
+		t.Fatalf("got %v", err)
+	}
+}
