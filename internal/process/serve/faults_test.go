@@ -150,3 +150,34 @@ func onceIn(n int) func([]*mainstay.Message) error {
 		return nil
 	}
 }
+
+// TestBackbone_TakesRepliesAfterTheCompensation holds every reply back until the deadline has turned most orders
+// round: the replies of their actions come after the compensations, and change nothing.
+func TestBackbone_TakesRepliesAfterTheCompensation(t *testing.T) {
+	t.Parallel()
+	set := func(cfg *app.Config) {
+		memory(cfg)
+		cfg.OrderDeadline, cfg.StepTimeout = time.Second, 100*time.Millisecond
+	}
+	lose := membroker.Faults{Lose: func(m *mainstay.Message) bool { return m.Topic == order.TopicReplies }}
+	r := run(t, set, hooks{carry: faulty(lose)})
+	var all []*order.Order
+	for range 20 {
+		all = append(all, placed(t, "tok_ok", "mug-red"))
+	}
+	r.accept(t, all...)
+	late := 0
+	for _, o := range all {
+		switch end := r.end(t, o.ID); end {
+		case "cancelled deadline_exceeded":
+			late++
+		case "confirmed": // its replies were in time after all
+		default:
+			t.Errorf("order %s: %s", o.ID, end)
+		}
+	}
+	if late == 0 {
+		t.Error("inconclusive: no order was turned round")
+	}
+	r.catchUp(t)
+}

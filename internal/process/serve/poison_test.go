@@ -101,32 +101,15 @@ func TestBackbone_SetsAPoisonMessageAside(t *testing.T) {
 type deadLetter struct{ id, typ, kind, err string }
 
 // wantDeadLetter waits until the consumer has a dead letter of the key, and gives the only one.
-func (r *running) wantDeadLetter(t testing.TB, consumer, key string) deadLetter {
+func (r *running) wantDeadLetter(t testing.TB, consumer, key string) (d deadLetter) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for {
+	r.until(t, "there is no dead letter, or more than one", func(ctx context.Context) (bool, error) {
 		var n int
-		var d deadLetter
 		err := r.db.reads.QueryRowContext(ctx, `select count(*), coalesce(max(message_id), ''), coalesce(max(type), ''), coalesce(max(kind), ''), coalesce(max(error), '')
 			from dead_letter where consumer = $1 and key = $2 and state = 'open'`, consumer, key).Scan(&n, &d.id, &d.typ, &d.kind, &d.err)
-		if err != nil {
-			t.Fatalf("looking for a dead letter: %v", err)
-		}
-		if n > 1 {
-			t.Errorf("%d dead letters", n)
-		}
-		if n > 0 {
-			return d
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("there is no dead letter")
-		}
-	}
+		return n == 1, err
+	})
+	return d
 }
 
 func (r *running) wantParked(t testing.TB, consumer, key string, want int) {

@@ -107,8 +107,16 @@ func (r *running) accept(t testing.TB, orders ...*order.Order) {
 	all.Wait()
 }
 
-// wantEnd waits for the order's end, and wants it to be this one: the status, and the code of the reason if any.
+// wantEnd waits for the order's end, and wants it to be this one.
 func (r *running) wantEnd(t testing.TB, id, want string) {
+	t.Helper()
+	if got := r.end(t, id); got != want {
+		t.Errorf("order %s: got %q, want %q", id, got, want)
+	}
+}
+
+// end waits for the order's end and gives it: the status, and the code of the reason if there is one.
+func (r *running) end(t testing.TB, id string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
@@ -123,12 +131,43 @@ func (r *running) wantEnd(t testing.TB, id, want string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := string(v.Status)
 	if v.Reason != nil {
-		got = fmt.Sprintf("%s %s", v.Status, v.Reason.Code)
+		return fmt.Sprintf("%s %s", v.Status, v.Reason.Code)
 	}
-	if got != want {
-		t.Errorf("order %s: got %q, want %q", id, got, want)
+	return string(v.Status)
+}
+
+// catchUp waits until the consumers have handled all that is in the log.
+func (r *running) catchUp(t testing.TB) {
+	t.Helper()
+	r.until(t, "the consumers do not catch up", func(ctx context.Context) (bool, error) {
+		var behind int
+		err := r.db.reads.QueryRowContext(ctx, `select count(*) from place p join log_head h on h.topic = p.topic and h.lane = p.lane
+			where p.sequence < h.last_sequence`).Scan(&behind)
+		return behind == 0, err
+	})
+}
+
+// until waits for a condition and fails the test with what when it does not come.
+func (r *running) until(t testing.TB, what string, holds func(ctx context.Context) (bool, error)) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for {
+		ok, err := holds(ctx)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if ok {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(what)
+		}
 	}
 }
 
