@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,6 +36,7 @@ sets. The database is verified when --data or --database says where it is.`,
 	cmd.Flags().StringVar(&o.OpsURL, "ops-url", "", "operator API of a running server (`URL`)")
 	cmd.Flags().StringVar(&o.Data, "data", "", "`DIR` where the running server keeps its data, to verify it")
 	cmd.Flags().StringVar(&o.Database, "database", "", "`URL` of the running server's database, to verify it")
+	cmd.Flags().DurationVar(&o.Patience, "patience", 40*time.Second, "how long to wait for the orders to end")
 	output := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if (o.URL == "") != (o.OpsURL == "") {
@@ -57,7 +59,7 @@ func runDemo(ctx context.Context, env app.Env, o demoOptions) error {
 	}
 	return demo.Run(ctx, env, demo.Options{
 		URL: o.URL, OpsURL: o.OpsURL, Place: demo.Place{Data: o.Data, Database: o.Database},
-		Executable: self, JSON: o.Output == "json", Verify: verifyDemo,
+		Executable: self, Patience: o.Patience, JSON: o.Output == "json", Verify: verifyDemo,
 	})
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/migrate"
@@ -23,7 +24,9 @@ type demoOptions struct {
 	URL, OpsURL string
 	// Data and Database say where the running server keeps its data, both "" when nobody said.
 	Data, Database string
-	Output         string
+	// Patience is how long to wait for the orders to end.
+	Patience time.Duration
+	Output   string
 }
 
 type verifyOptions struct {

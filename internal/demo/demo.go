@@ -28,6 +28,8 @@ type Options struct {
 	Place Place
 	// Executable is the program whose `serve` is started, as os.Executable names it.
 	Executable string
+	// Patience is how long the demo waits for orders to end, from its start; 40 s when zero.
+	Patience time.Duration
 	// JSON prints the result as one JSON document; what happens meanwhile goes to standard error.
 	JSON bool
 	// Verify checks the invariants of the data at a place, against the journal, JSON lines of the demo's clients.
@@ -36,8 +38,8 @@ type Options struct {
 }
 
 const (
-	// patience is how long the demo waits for orders to end, from its start.
-	patience = 40 * time.Second
+	// defaultPatience keeps the whole demo within a minute.
+	defaultPatience = 40 * time.Second
 	// spread is how long it takes to send all orders.
 	spread = 10 * time.Second
 )
@@ -59,6 +61,8 @@ type show struct {
 	stock   []stocked
 	stop    context.CancelCauseFunc
 }
+
+func (s *show) patience() time.Duration { return cmp.Or(s.o.Patience, defaultPatience) }
 
 // Run runs the demo to its end, within a minute. The error is of code app.ExitPartial when an order was lost, doubled
 // or did not end as it should have, and of code app.ExitInterrupted when ctx ended first. Before it returns, its
@@ -210,7 +214,7 @@ func (s *show) perform(ctx context.Context) error {
 		s.screen.say("             none that needs a person: this server may wait long before it asks for one")
 	}
 	s.screen.say("")
-	waiting, cancel := context.WithTimeoutCause(ctx, patience-s.since.Elapsed(), errTimeIsUp)
+	waiting, cancel := context.WithTimeoutCause(ctx, s.patience()-s.since.Elapsed(), errTimeIsUp)
 	defer cancel()
 	hide := s.screen.follow(ctx, s.board, s.since)
 	err := s.load(waiting)

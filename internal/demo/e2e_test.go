@@ -34,7 +34,7 @@ var (
 func start(t *testing.T, args ...string) (p *proc.Process, temporary string) {
 	t.Helper()
 	temporary = t.TempDir()
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), proc.Build(t, "./cmd/mainstay"), append([]string{"demo"}, args...)...)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), proc.Build(t, "./cmd/mainstay"), append([]string{"demo", "--patience", "3m"}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
 	if len(args) == 0 {
 		cmd.Env = append(cmd.Env, "MAINSTAY_DATABASE=postgres://nobody@127.0.0.1:1/none", "MAINSTAY_CALL_TIMEOUT=x")
@@ -44,7 +44,7 @@ func start(t *testing.T, args ...string) (p *proc.Process, temporary string) {
 
 func deadline(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

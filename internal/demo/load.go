@@ -95,7 +95,7 @@ func (s *show) order(ctx context.Context, i int, p planned, since clock.Mono) {
 	if err != nil {
 		return
 	}
-	got, err := s.client.Await(ctx, placed.ID, patience)
+	got, err := s.client.Await(ctx, placed.ID, s.patience())
 	if ctx.Err() == nil {
 		s.board.seen(i, got, err)
 	}
