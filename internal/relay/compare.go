@@ -88,15 +88,36 @@ func (r *Relay) adopt(ctx context.Context, log mainstay.TopicLane, tail broker.T
 	return nil
 }
 
-// needed is the sequence up to which nobody needs the broker's copy any more.
+// needed is the sequence up to which nobody needs the broker's copy any more: where the last registered consumer is.
+// For readers that are not registered a log without consumers is filled again as a whole, unless it is empty because
+// the broker has let go of old messages.
 func (r *Relay) needed(ctx context.Context, log mainstay.TopicLane, published int64) (int64, error) {
-	ctx, cancel := r.call(ctx, "reading the lowest places")
+	placesCtx, cancel := r.call(ctx, "reading the lowest places")
 	defer cancel()
-	places, err := r.cfg.Store.MinPlaces(ctx)
+	places, err := r.cfg.Store.MinPlaces(placesCtx)
 	if err != nil {
 		return 0, fmt.Errorf("reading the lowest places: %w", err)
 	}
-	return min(places[log], published), nil
+	if place, registered := places[log]; registered {
+		return min(place, published), nil
+	}
+	aged, err := r.aged(ctx, log, published)
+	if err != nil || !aged {
+		return 0, err
+	}
+	return published, nil
+}
+
+// aged says whether the broker has had the message for so long that it need not have it any more.
+func (r *Relay) aged(ctx context.Context, log mainstay.TopicLane, sequence int64) (bool, error) {
+	if r.cfg.Keep <= 0 || sequence < 1 {
+		return false, nil
+	}
+	ms, err := r.read(ctx, map[mainstay.TopicLane]int64{log: sequence - 1}, 1)
+	if err != nil || len(ms) == 0 {
+		return false, err
+	}
+	return r.cfg.Clock().Sub(ms[0].CreatedAt) >= r.cfg.Keep, nil
 }
 
 // knows says whether the broker's last record is the log's message of that sequence.

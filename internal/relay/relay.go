@@ -54,6 +54,8 @@ type Config struct {
 	// TTL is how long a lease lives without being renewed; Poll how often the log is looked at without a wake-up;
 	// Check how often the tails of idle logs are; Call the timeout of every call outside.
 	TTL, Poll, Check, Call time.Duration
+	// Keep is for how long the broker keeps a message; 0 is for ever. A log whose last message is older may be empty.
+	Keep time.Duration
 	// Batch is the most messages of one round.
 	Batch  int
 	Logger *slog.Logger

@@ -137,6 +137,42 @@ func TestRelay_RefillsABrokerThatForgotEverything(t *testing.T) {
 	})
 }
 
+func TestRelay_LeavesAloneWhatTheBrokerNeedNotKeep(t *testing.T) {
+	t.Parallel()
+	log := brokertest.Log(0)
+	for name, test := range map[string]struct {
+		age  time.Duration // of the last message, when the broker has nothing any more
+		want []int64
+	}{
+		"lost":     {time.Hour - time.Second, []int64{1, 2, 3}},
+		"let go":   {time.Hour, nil},
+		"long ago": {48 * time.Hour, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *bench) {
+				b.db.grow(log, 3)
+				made := b.db.logs[log][2].CreatedAt
+				r := relay.New(relay.Config{
+					Store: b.db, Leases: b.db, Broker: b.mem, Holder: "a", Lanes: 4, Keep: time.Hour, Logger: b.logger,
+					Clock: func() time.Time { return made.Add(test.age) },
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				var wg sync.WaitGroup
+				wg.Go(func() { _ = r.Run(ctx) })
+				defer func() { cancel(); wg.Wait() }()
+				synctest.Wait()
+				b.wantBroker(t, log, 1, 2, 3)
+				b.mem.Wipe()
+				settle(t, relay.DefaultCheck+relay.DefaultPoll)
+				b.wantBroker(t, log, test.want...)
+				b.db.grow(log, 1)
+				synctest.Wait()
+				b.wantBroker(t, log, append(test.want, 4)...)
+			})
+		})
+	}
+}
+
 func TestRelay_RefillsALostTail(t *testing.T) {
 	bubble(t, func(t *testing.T, b *bench) {
 		b.db.grow(brokertest.Log(0), 10)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/ingest"
 	"github.com/mainstay-io/mainstay/internal/inventory"
@@ -127,7 +128,7 @@ func (b *backbone) wire(m hooks) error {
 	if b.carrier.publisher != nil {
 		b.relay = relay.New(relay.Config{
 			Store: b.db, Leases: b.db, Broker: b.carrier.publisher, Holder: holder, Lanes: b.db.Lanes(),
-			ForceLeases: b.db.alone, Logger: b.log, Clock: clock.System, Hooks: m.relay,
+			ForceLeases: b.db.alone, Keep: natsbroker.DefaultMaxAge, Logger: b.log, Clock: clock.System, Hooks: m.relay,
 		})
 	}
 	return b.work(holder, o, m)
