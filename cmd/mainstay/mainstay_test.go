@@ -212,7 +212,7 @@ func TestVerifyAndDemo_GetTheirOptions(t *testing.T) {
 	if v != (verifyOptions{Journal: "j.jsonl", Output: "json"}) {
 		t.Errorf("verify got %+v", v)
 	}
-	if d != (demoOptions{URL: "http://a", OpsURL: "http://b", Output: "table"}) {
+	if d != (demoOptions{URL: "http://a", OpsURL: "http://b", Patience: 40 * time.Second, Output: "table"}) {
 		t.Errorf("demo got %+v", d)
 	}
 }
