@@ -17,6 +17,10 @@ where s.definition = 'order' and o.id is null`,
 			`/* verify.saga_of_another */
 select s.id, 'the saga tells the story of ' || s.correlation_id from saga s
 where s.definition = 'order' and (s.correlation_id <> s.id or s.key <> s.id)`,
+			`/* verify.saga_elsewhere */
+with k as materialized (select key, min(lane) as lane from outbox where topic = 'order-events' group by key having min(lane) = max(lane))
+select s.id, 'the saga is in lane ' || s.lane || ', where nobody fires its timers; its key is in lane ' || k.lane
+from k join saga s on s.id = k.key where s.definition = 'order' and s.lane <> k.lane`,
 			"/* verify.order_without_record */\n" + records + `select o.id::text, 'the order has no idempotency record' from orders o left join record r on r.order_id = o.id::text
 where r.order_id is null and o.created_at > {kept}`,
 			"/* verify.record_without_order */\n" + records + `select r.key, 'the record of this key answers with ' || coalesce(r.location, 'no order') || ', which does not exist'

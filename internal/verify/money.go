@@ -98,6 +98,14 @@ select a.order_ref, 'the gateway has ' || a.amount || ' ' || a.currency || ' ' |
 from sandbox.authorisation a left join orders o on o.id::text = a.order_ref where o.id is null`,
 			`/* verify.gateway_key */
 select a.order_ref, 'the gateway knows the order under key ' || a.key from sandbox.authorisation a where a.key <> a.order_ref || '/authorise'`,
+			`/* verify.gateway_capture */
+select a.order_ref, 'the amount was captured, and no capture says so'
+from sandbox.authorisation a left join sandbox.capture c on c.key = a.order_ref || '/capture' and c.code = ''
+where a.status = 'captured' and c.key is null
+union all
+select c.order_ref, 'a capture was answered as done, and the authorisation is ' || coalesce(a.status, 'not there')
+from sandbox.capture c left join sandbox.authorisation a on a.key = c.order_ref || '/authorise'
+where c.code = '' and (a.status is null or a.status <> 'captured')`,
 		},
 	}
 }

@@ -39,6 +39,10 @@ var plants = []plant{
 		rules: []string{"saga_of_another"},
 	},
 	{
+		name: "saga in a lane of its own", sql: `update saga set lane = 1 - lane where id = '$pending'`, id: "$pending",
+		rules: []string{"saga_elsewhere"},
+	},
+	{
 		name: "order without record", sql: `delete from idempotency where key = 'confirmed'`, id: "$confirmed",
 		rules: []string{"order_without_record"},
 	},
@@ -104,6 +108,11 @@ where topic = 'order-events' and positions[1] <> (select position from outbox wh
 		rules: []string{"gone"}, also: []string{"order_not_announced", "order_ended_silently", "order_needs_operator_silently"},
 	},
 	{
+		name: "first message of a log gone", only: mainstay.SQLite, id: "position ",
+		sql:   `delete from outbox where position = (select position from outbox where topic = 'logistics' and sequence = 1 limit 1)`,
+		rules: []string{"gone"}, also: []string{"outcome_without_message", "sent_not_in_outbox"},
+	},
+	{
 		name: "message twice", id: "is 2 times",
 		sql: `update outbox set id = (select id from outbox where type = 'order.placed' and key = '$confirmed')
 where type = 'order.placed' and key = '$declined'`,
@@ -119,7 +128,7 @@ where type = 'order.placed' and key = '$declined'`,
 		name: "lane that is not there", id: "is in lane 7 of 2",
 		postgres: `alter table outbox drop constraint outbox_lane_known;`,
 		sql:      `update outbox set lane = 7 where key = '$pending'`,
-		rules:    []string{"unknown_lane"}, also: []string{"gap", "head"},
+		rules:    []string{"unknown_lane"}, also: []string{"gap", "head", "saga_elsewhere"},
 	},
 	{
 		name: "relay ahead of the log", sql: `insert into relay_progress values ('inventory', 0, 1, 1000, '', 1, 1)`, id: "inventory/0",
@@ -298,6 +307,14 @@ update stock set reserved = reserved + 2, on_hand = on_hand - 2 where sku = 'mug
 		sql: `insert into sandbox.authorisation (key, order_ref, amount, currency, status, captured, voided, token, hash, code, detail)
 select '$confirmed/again', order_ref, amount, currency, status, captured, voided, token, hash, code, detail
 from sandbox.authorisation where order_ref = '$confirmed'`,
+	},
+	{
+		name: "capture that left no trace", id: "$confirmed", rules: []string{"gateway_capture"},
+		sql: `delete from sandbox.capture where order_ref = '$confirmed'`,
+	},
+	{
+		name: "capture of nothing", id: "$declined", rules: []string{"gateway_capture"},
+		sql: `update sandbox.capture set order_ref = '$declined', key = '$declined/capture' where order_ref = '$confirmed'`,
 	},
 	{
 		name: "order that only the gateway knows", id: stranger, rules: []string{"gateway_stranger"},

@@ -207,6 +207,11 @@ func instant(t time.Time) string {
 	return "(timestamptz 'epoch' + interval '" + number(t) + " microseconds')"
 }
 
+// holes are messages that are missing between others: on SQLite positions are dense, as what is rolled back gives its
+// numbers back, and old messages are removed from the beginning.
+const holes = `select 'position ' || (e.before + 1), (e.position - e.before - 1) || ' messages have left the outbox, and older ones have not'
+from (select position, lag(position) over (order by position) as before from outbox) e where e.position <> e.before + 1`
+
 // nothing is a rule that cannot be broken in a dialect: on SQLite the number stands in the message's own row.
 const nothing = "select null, null where false"
 
@@ -217,7 +222,7 @@ func sqliteWords() []string {
 		"{messages}", "(select id, topic, lane, sequence, key, type, headers, created_at from outbox)",
 		"{sent}", "json_each(h.sent) as m", "{lines}", "json_each(o.lines) as l", "{topics}", "json_each(c.topics) as t",
 		"{body}", "cast(i.body as text)", "{micros created_at}", "created_at",
-		"{unnumbered}", nothing, "{numbered twice}", nothing, "{gone}", nothing,
+		"{unnumbered}", nothing, "{numbered twice}", nothing, "{gone}", holes,
 	}
 }
 
