@@ -45,7 +45,7 @@ insert into saga_history (saga_id, version, at, message_id, entry, sent) values 
 
 func queueHistory(tx mainstay.Tx, hs []orchestrator.History) {
 	for _, h := range hs {
-		tx.Queue(historyQuery, h.SagaID, h.Version, h.At.UnixMicro(), h.MessageID, h.Entry, array(h.Sent))
+		tx.Queue(historyQuery, h.SagaID, h.Version, h.At.UnixMicro(), h.MessageID, h.Entry, array(append([]string{}, h.Sent...)))
 	}
 }
 

@@ -20,6 +20,7 @@ func Sagas(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"a version is compared and set":  sagasCompareAndSet,
 		"the oldest of a lane are due":   sagasDue,
 		"a failed insert leaves nothing": sagasAtomic,
+		"nothing sent is an empty list":  sagasNothingSent,
 	}.run(t, newFixture)
 }
 
@@ -145,4 +146,15 @@ func sagasAtomic(t *testing.T, f *Fixture) {
 		t.Fatal("the same saga twice")
 	}
 	equal(t, "loaded", 1, len(f.load(t, sagaA, sagaB)))
+}
+
+func sagasNothingSent(t *testing.T, f *Fixture) {
+	a := sagaRow(sagaA, 0, time.Time{})
+	err := f.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
+		h := sagaHistory(a)
+		h.Sent = nil
+		return f.Insert(ctx, tx, []*orchestrator.Row{a}, []orchestrator.History{h})
+	})
+	noError(t, "inserting", err)
+	equal(t, "sent", "[]", f.text(t, "select cast(sent as text) from saga_history where saga_id = $1", sagaA))
 }
