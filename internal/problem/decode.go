@@ -203,6 +203,7 @@ func describe(err *jsontext.SyntacticError) string {
 		what = "a member is there twice"
 	case err.Err != nil:
 		what = strings.TrimPrefix(err.Err.Error(), "jsontext: ")
+		what, _, _ = strings.Cut(what, " `") // what it quotes may be personal
 	}
 	return fmt.Sprintf("%s at byte %d", what, err.ByteOffset)
 }

@@ -91,6 +91,16 @@ func TestDecode_RefusesWhatIsNotStrict(t *testing.T) {
 	}
 }
 
+func TestDecode_TellsNothingOfWhatWasSent(t *testing.T) {
+	t.Parallel()
+	for _, in := range []string{`{"name":"\ud800CANARY"}`, "{\"name\":\"CANARY\xff\"}", `{"name":"\xCANARY"}`, `{"name":CANARY}`, `{"name":"a","name":"CANARY"}`} {
+		_, p := problem.Decode([]byte(in), &body{})
+		if p == nil || strings.Contains(fmt.Sprint(p.Detail, p.Errors), "CAN") {
+			t.Errorf("%q: %+v", in, p)
+		}
+	}
+}
+
 func TestDecode_KeepsWhatIsRightBesideMistakes(t *testing.T) {
 	t.Parallel()
 	var got body
