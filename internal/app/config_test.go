@@ -179,6 +179,34 @@ func TestLoadConfig_JoinsSettings(t *testing.T) {
 	}
 }
 
+func TestLoadConfig_RefusesAPasswordThatCannotBeTold(t *testing.T) {
+	t.Parallel()
+	for url, taken := range map[string]bool{
+		"postgres://u:CAN@ARY@127.0.0.1:1/x":              false,
+		"postgres://u:5432/CANARY@127.0.0.1:1/x":          false,
+		"postgres://u:CAN%40A%2FRY@127.0.0.1:1/x":         true,
+		"nats://u:CAN/ARY@127.0.0.1:1":                    false,
+		"nats://u:CAN?ARY@127.0.0.1:1":                    false,
+		"nats://u:CAN#ARY@127.0.0.1:1":                    false,
+		"nats://u:x@127.0.0.1:1,nats://u:CAN@ARY@[::1]:1": false,
+		"nats://u:CANARY@127.0.0.1:1,nats://CANARY@[::1]": true,
+	} {
+		name := "MAINSTAY_BROKER"
+		if strings.HasPrefix(url, "postgres") {
+			name = "MAINSTAY_DATABASE"
+		}
+		_, err := app.LoadConfig(app.Env{Getenv: func(n string) string {
+			if n == name {
+				return url
+			}
+			return ""
+		}}, nil)
+		if (err == nil) != taken || err != nil && strings.Contains(err.Error(), "ARY") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
 func TestRedact_HidesPasswords(t *testing.T) {
 	t.Parallel()
 	for give, want := range map[string]string{

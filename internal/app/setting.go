@@ -152,6 +152,20 @@ func oneOfSchemes(words ...string) func(string) error {
 	}
 }
 
+// encodedUser refuses URLs with one of these characters, as it is, in the user's name or password: a library would take
+// a part of the password for something else, and name it in its errors.
+func encodedUser(special string) func(string) error {
+	return func(s string) error {
+		for _, one := range splitURLs(s) {
+			_, rest, _ := strings.Cut(one, "://")
+			if end := strings.LastIndex(rest, "@"); end >= 0 && strings.ContainsAny(rest[:end], special) {
+				return errors.New("has a special character in the user or password: write it percent-encoded ('@' is %40, '/' is %2F)")
+			}
+		}
+		return nil
+	}
+}
+
 func between[T cmp.Ordered](low, high T) func(T) error {
 	return func(v T) error {
 		if v < low || v > high {
