@@ -14,28 +14,46 @@ import (
 	"testing"
 )
 
-// builds remembers by package what this test process has built: a func() (string, error) each.
+// builds remembers what this test process has built, by recipe: a func() (string, error) each.
 var builds sync.Map
+
+// recipe is what is built, and whether with the race detector.
+type recipe struct {
+	pkg  string
+	race bool
+}
 
 // Build compiles a command of this module, named from the module's root ("./cmd/mainstay"), and gives the path of
 // the binary. It is built with the race detector if the test runs with it, once per test process; test processes
 // that build the same at the same time wait for each other, and a binary that is up to date is kept.
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
-	once, _ := builds.LoadOrStore(pkg, sync.OnceValues(func() (string, error) { return build(pkg) }))
+	return recipe{pkg, raceEnabled}.path(t)
+}
+
+// BuildPlain is Build without the race detector, for a tool that is used in a test and is not what is tested: the
+// detector makes SQLite thirty times as slow.
+func BuildPlain(t testing.TB, pkg string) string {
+	t.Helper()
+	return recipe{pkg, false}.path(t)
+}
+
+func (r recipe) path(t testing.TB) string {
+	t.Helper()
+	once, _ := builds.LoadOrStore(r, sync.OnceValues(r.build))
 	path, err := once.(func() (string, error))() // nothing else is stored
 	if err != nil {
-		t.Fatalf("building %s: %v", pkg, err)
+		t.Fatalf("building %s: %v", r.pkg, err)
 	}
 	return path
 }
 
-func build(pkg string) (path string, err error) {
+func (r recipe) build() (path string, err error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err
 	}
-	dir, err := binaryDir(root)
+	dir, err := binaryDir(root, r.race)
 	if err != nil {
 		return "", err
 	}
@@ -44,12 +62,12 @@ func build(pkg string) (path string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	path = filepath.Join(dir, filepath.Base(pkg))
+	path = filepath.Join(dir, filepath.Base(r.pkg))
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if r.race {
 		args = append(args, "-race")
 	}
-	cmd := exec.CommandContext(context.Background(), "go", append(args, pkg)...)
+	cmd := exec.CommandContext(context.Background(), "go", append(args, r.pkg)...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
@@ -71,13 +89,13 @@ func moduleRoot() (string, error) {
 }
 
 // binaryDir is the user's own folder for binaries of this checkout, with and without the race detector apart.
-func binaryDir(root string) (string, error) {
+func binaryDir(root string, race bool) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("looking for a folder to build in: %w", err)
 	}
 	name := fmt.Sprintf("%x", sha256.Sum256([]byte(root)))[:16]
-	if raceEnabled {
+	if race {
 		name += "-race"
 	}
 	dir := filepath.Join(cache, "mainstay-testkit", name)
