@@ -100,7 +100,7 @@ func survive(t *testing.T, bin string, serveArgs, verifyArgs []string, driver, s
 	for name, v := range counters(t.Context(), s.OpsURL, "mainstay_") {
 		seen[name] += v
 	}
-	out := verify(t, bin, append(slices.Clone(verifyArgs), "--journal", j.path)...)
+	out := verify(t, append(slices.Clone(verifyArgs), "--journal", j.path)...)
 	t.Logf("%d orders, %d of %d kills met sagas in flight\n%s", len(ids), overlapped, kills(t), out)
 	conclusive(t, seen, overlapped)
 }

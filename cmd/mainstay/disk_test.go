@@ -95,7 +95,7 @@ func TestServe_LivesThroughAFullDisk(t *testing.T) {
 		s.wantEnd(healing, t, id, "confirmed")
 	}
 	s.wantEnd(healing, t, s.place(healing, t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
-	out := verify(t, bin, "--data", dir, "--journal", j.path)
+	out := verify(t, "--data", dir, "--journal", j.path)
 	t.Logf("%d orders\n%s", len(j.accepted()), out)
 }
 

@@ -105,7 +105,7 @@ func TestServe_EveryEnd(t *testing.T) {
 				serve = append(serve, brokerFlags(t, broker)...)
 				s := startServer(t, bin, slices.Concat(endsFlags(), serve)...)
 				wantEveryEnd(t, s)
-				verify(t, bin, check...)
+				verify(t, check...)
 			})
 		}
 	}
@@ -142,7 +142,7 @@ func TestServe_Deadline(t *testing.T) {
 	if stock, err := s.Stock(t.Context(), "mug-red"); err != nil || stock.Shipped != 2 || stock.Reserved != 0 {
 		t.Errorf("stock of mug-red: %+v, error %v; want 2 shipped and nothing reserved", stock, err)
 	}
-	if out := verify(t, bin, "--data", dir); !strings.Contains(out, "1 confirmed, 1 cancelled") {
+	if out := verify(t, "--data", dir); !strings.Contains(out, "1 confirmed, 1 cancelled") {
 		t.Errorf("verify:\n%s", out)
 	}
 }

@@ -28,12 +28,12 @@ func TestServe_KeepsOrdersAcrossKill(t *testing.T) {
 	if err != nil || stock.Shipped != 2 || stock.Reserved != 0 {
 		t.Errorf("stock of mug-red: %+v, error %v; want 2 shipped and nothing reserved", stock, err)
 	}
-	verify(t, bin, "--data", dir)
+	verify(t, "--data", dir)
 	if err := s.Term(); err != nil {
 		t.Fatal(err)
 	}
 	if code, err := s.Wait(ctx); code != 0 || err != nil {
 		t.Errorf("after SIGTERM: exit code %d, error %v\n%s", code, err, s.Stderr())
 	}
-	verify(t, bin, "--data", dir)
+	verify(t, "--data", dir)
 }

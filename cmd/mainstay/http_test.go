@@ -58,7 +58,7 @@ func TestServe_AnswersAKeyOnce(t *testing.T) {
 	s = startServer(t, bin, "--data", dir)
 	replayed("Idempotency-Key", "k-1")
 	wantProblem(t, post(ctx, t, s.URL, other, "Idempotency-Key", "k-1"), http.StatusUnprocessableEntity, problem.KeyReused)
-	if out := verify(t, bin, "--data", dir); !strings.Contains(out, "\n1 accepted: 1 confirmed") {
+	if out := verify(t, "--data", dir); !strings.Contains(out, "\n1 accepted: 1 confirmed") {
 		t.Errorf("want one order:\n%s", out)
 	}
 }
@@ -102,7 +102,7 @@ func TestServe_TakesARaceForAKeyOnce(t *testing.T) {
 		}
 		s.wantEnd(ctx, t, o.ID, "confirmed")
 	}
-	if out := verify(t, bin, "--data", dir); !strings.Contains(out, "\n5 accepted: 5 confirmed") {
+	if out := verify(t, "--data", dir); !strings.Contains(out, "\n5 accepted: 5 confirmed") {
 		t.Errorf("want an order a round:\n%s", out)
 	}
 }
@@ -151,7 +151,7 @@ func TestServe_TellsEveryMistake(t *testing.T) {
 	if a := post(ctx, t, s.URL, []byte(good), "Idempotency-Key", "k-1"); a.status != http.StatusAccepted || a.header.Get("Idempotent-Replayed") != "" {
 		t.Errorf("the key is not free: %d %s", a.status, a.body)
 	}
-	if out := verify(t, bin, "--data", dir); !strings.Contains(out, "\n1 accepted") {
+	if out := verify(t, "--data", dir); !strings.Contains(out, "\n1 accepted") {
 		t.Errorf("want one order:\n%s", out)
 	}
 }
@@ -198,7 +198,7 @@ func TestServe_ShedsWhatIsTooMuch(t *testing.T) {
 	for _, id := range j.accepted() {
 		s.wantEnd(ctx, t, id, "confirmed")
 	}
-	verify(t, bin, "--data", dir, "--journal", j.path)
+	verify(t, "--data", dir, "--journal", j.path)
 }
 
 // openSlowly begins two posts whose bodies do not end, and returns when the server has read their beginning. The
@@ -296,7 +296,7 @@ func TestServe_AnswersAWaiter(t *testing.T) {
 		a := get(ctx, t, s.URL+"/v1/orders/"+quick.ID+"?wait="+wrong)
 		wantProblem(t, a, http.StatusBadRequest, problem.BadRequest)
 	}
-	verify(t, bin, "--data", dir)
+	verify(t, "--data", dir)
 }
 
 func get(ctx context.Context, t testing.TB, url string) answer {

@@ -73,7 +73,7 @@ func refill(t *testing.T, bin string, spoil func(t *testing.T, store, older stri
 	if log := s.Stderr(); !strings.Contains(log, `"level":"WARN","msg":"broker lost messages, refilling"`) {
 		t.Errorf("nothing was said of a refill:\n%s", log)
 	}
-	verify(t, bin, "--data", dir, "--journal", j.path)
+	verify(t, "--data", dir, "--journal", j.path)
 }
 
 func remove(t testing.TB, dir string) {

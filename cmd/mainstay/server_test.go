@@ -91,11 +91,11 @@ func (s *server) wantEnd(ctx context.Context, t testing.TB, id, want string) {
 }
 
 // verify runs `mainstay verify` and wants no violation.
-func verify(t testing.TB, bin string, args ...string) string {
+func verify(t testing.TB, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	p := proc.Start(t, bin, append([]string{"verify"}, args...)...)
+	p := proc.Start(t, proc.BuildPlain(t, "./cmd/mainstay"), append([]string{"verify"}, args...)...)
 	code, err := p.Wait(ctx)
 	if err != nil || code != 0 {
 		t.Errorf("verify: exit code %d, error %v\n%s%s", code, err, p.Stdout(), p.Stderr())

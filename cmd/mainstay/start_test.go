@@ -57,7 +57,7 @@ func TestServe_RefusesADirectoryInUse(t *testing.T) {
 	if ready, err := first.Ready(ctx); err != nil || !ready.Ready {
 		t.Errorf("the first one is disturbed: %+v, error %v", ready, err)
 	}
-	verify(t, bin, "--data", dir)
+	verify(t, "--data", dir)
 }
 
 // TestServe_TakenPorts holds the default ports itself, where nobody else does; then a server moves to the next free
@@ -93,7 +93,7 @@ func TestServe_TakenPorts(t *testing.T) {
 			"--data", t.TempDir(), flag, "127.0.0.1:8080", other, "127.0.0.1:0")
 	}
 	s.wantEnd(t.Context(), t, id, "confirmed")
-	verify(t, bin, "--data", dir)
+	verify(t, "--data", dir)
 }
 
 // stopped gives the data directory of a server that has ended one order, and its stopped server's binary.
@@ -143,7 +143,7 @@ func TestServe_RefusesWhatItCannotUse(t *testing.T) {
 				_ = os.Rename(path+suffix+".away", path+suffix)
 			}
 			startServer(t, bin, "--data", dir)
-			verify(t, bin, "--data", dir)
+			verify(t, "--data", dir)
 		})
 	}
 	t.Run("a schema of the future", func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestServe_RefusesWhatItCannotUse(t *testing.T) {
 		refused(t, bin, app.ExitConflict, []string{`version 9999, newer than the \d+ that this program knows`}, append(anyPorts(), "--data", dir)...)
 		execSQL(t, "sqlite", file, `delete from goose_db_version where version_id = 9999`)
 		startServer(t, bin, "--data", dir)
-		verify(t, bin, "--data", dir)
+		verify(t, "--data", dir)
 	})
 }
 
@@ -178,7 +178,7 @@ func TestServe_RefusesAPostgresSchema(t *testing.T) {
 	execSQL(t, "pgx", url, `delete from goose_db_version where version_id = 9999`)
 	s := startServer(t, bin, "--data", dir, "--database", url)
 	s.wantEnd(t.Context(), t, s.place(t.Context(), t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
-	verify(t, bin, "--database", url)
+	verify(t, "--database", url)
 }
 
 func TestServe_SaysThatAServerIsDown(t *testing.T) {

@@ -88,7 +88,7 @@ func stopUnderLoad(t *testing.T, bin string, serve, check []string) {
 			t.Fatalf("order %s did not end: %+v, error %v", id, o, err)
 		}
 	}
-	out := verify(t, bin, append(check, "--journal", j.path, "--journal-complete")...)
+	out := verify(t, append(check, "--journal", j.path, "--journal-complete")...)
 	t.Logf("%d orders, the longest stop took %v\n%s", len(j.accepted()), longest, out)
 }
 
@@ -121,5 +121,5 @@ func TestServe_LetsWaitersGo(t *testing.T) {
 	all.Wait()
 	s = startServer(t, bin, append(flags, "--call-timeout", "300ms")...)
 	s.wantEnd(ctx, t, slow.ID, "confirmed")
-	verify(t, bin, "--data", dir)
+	verify(t, "--data", dir)
 }
