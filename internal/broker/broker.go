@@ -2,7 +2,8 @@
 // (topic, lane). There are no acknowledgements, no redelivery and no consumer groups; a consumer's place is kept
 // in its own database, and a broker that lost everything is filled again from the outbox.
 //
-// Every adapter passes the one suite in brokertest.
+// Every adapter passes the one suite in brokertest; the database's own log, which is only read, passes its half about
+// reading.
 package broker
 
 import (

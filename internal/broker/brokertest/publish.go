@@ -10,10 +10,11 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker"
 )
 
-func publishCases() []testCase {
-	return []testCase{
+func publishCases() []testCase[broker.Broker] {
+	return []testCase[broker.Broker]{
 		{"EmptyLogHasTheZeroTail", testEmptyTail},
 		{"TailIsTheLastRecord", testTail},
+		{"TailOfARefilledLog", testRefilledTail},
 		{"PositionsGrowAndArePublishsAnswer", testPositions},
 		{"ExpectedPositionIsTaken", testExpected},
 		{"WrongPositionConflicts", testConflict},
@@ -37,6 +38,14 @@ func testTail(t *testing.T, b broker.Broker, _ Options) {
 	got := tail(t, b, Log(0))
 	if got.Sequence != 3 || got.Incarnation != 1 || got.MessageID != want.ID || got.Position <= 0 {
 		t.Fatalf("tail is %+v, want sequence 3 of incarnation 1, id %s", got, want.ID)
+	}
+}
+
+func testRefilledTail(t *testing.T, b broker.Broker, _ Options) {
+	publish(t, b, nil, Messages(Log(0), 50, 60)...)
+	publish(t, b, nil, Messages(Log(0), 40, 62)...)
+	if got := tail(t, b, Log(0)); got.Sequence != 62 {
+		t.Fatalf("tail is %d, want 62", got.Sequence)
 	}
 }
 

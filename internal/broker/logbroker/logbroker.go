@@ -12,7 +12,6 @@ import (
 
 // Log is the database's log. See relay.Store for what the methods promise.
 type Log interface {
-	Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
 	Wake() (wake <-chan struct{}, stop func())
 }
@@ -67,7 +66,10 @@ func (s *subscription) Next(ctx context.Context) ([]*mainstay.Message, error) {
 		default:
 		}
 		ms, err := s.b.log.ReadLog(ctx, s.at, Batch)
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil, context.Cause(ctx) // however the database says that it was interrupted
+		case err != nil:
 			return nil, err
 		}
 		if len(ms) > 0 {

@@ -17,51 +17,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fakeLog is a log of one topic's lane.
-type fakeLog struct {
-	mu    sync.Mutex
-	last  int64
-	err   error
-	wakes map[chan struct{}]bool
-}
-
-var errLog = errors.New("the log cannot be read")
-
-func (l *fakeLog) Heads(context.Context) (map[mainstay.TopicLane]int64, error) { return nil, nil }
-
-func (l *fakeLog) ReadLog(_ context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var ms []*mainstay.Message
-	for s := after[mainstay.TopicLane{Topic: "a"}] + 1; s <= l.last && len(ms) < limit; s++ {
-		ms = append(ms, &mainstay.Message{Topic: "a", Sequence: s})
+// grow appends n messages to the log of the topic a.
+func grow(t *testing.T, l *fakeLog, n int) {
+	t.Helper()
+	ms := make([]*mainstay.Message, n)
+	for i := range ms {
+		ms[i] = &mainstay.Message{Topic: "a"}
 	}
-	return ms, l.err
-}
-
-func (l *fakeLog) Wake() (<-chan struct{}, func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := make(chan struct{}, 1)
-	if l.wakes == nil {
-		l.wakes = map[chan struct{}]bool{}
-	}
-	l.wakes[c] = true
-	return c, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.wakes, c)
-	}
-}
-
-func (l *fakeLog) grow(n int64, wake bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.last += n
-	for c := range l.wakes {
-		if wake {
-			c <- struct{}{}
-		}
+	if err := l.append(t.Context(), ms); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -97,17 +61,18 @@ func TestNext_ReadsFromItsStartAndGoesOn(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
 		poll time.Duration
-		wake bool
-	}{"woken": {time.Hour, true}, "polling": {time.Millisecond, false}} {
+		deaf bool
+	}{"woken": {time.Hour, false}, "polling": {time.Millisecond, true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l := &fakeLog{last: 4}
+			l := &fakeLog{deaf: tc.deaf}
+			grow(t, l, 4)
 			s := subscribe(t, l, tc.poll, 2)
 			if diff := cmp.Diff([]int64{3, 4}, next(t, s)); diff != "" {
 				t.Fatal(diff)
 			}
 			var wg sync.WaitGroup
-			wg.Go(func() { l.grow(1, tc.wake) })
+			wg.Go(func() { grow(t, l, 1) })
 			if diff := cmp.Diff([]int64{5}, next(t, s)); diff != "" {
 				t.Fatal(diff)
 			}
@@ -118,7 +83,8 @@ func TestNext_ReadsFromItsStartAndGoesOn(t *testing.T) {
 
 func TestNext_IsBounded(t *testing.T) {
 	t.Parallel()
-	l := &fakeLog{last: logbroker.Batch + 5}
+	l := &fakeLog{}
+	grow(t, l, logbroker.Batch+5)
 	s := subscribe(t, l, time.Hour, 0)
 	if n, m := len(next(t, s)), len(next(t, s)); n != logbroker.Batch || m != 5 {
 		t.Fatalf("%d, then %d", n, m)
@@ -134,21 +100,18 @@ func TestNext_Ends(t *testing.T) {
 	if _, err := s.Next(stopped); !errors.Is(err, mainstay.ErrShutdown) {
 		t.Fatalf("an ended context: %v", err)
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if _, err := s.Next(t.Context()); !errors.Is(err, broker.ErrClosed) {
-		t.Fatalf("closed: %v", err)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
 	}
-	wg.Wait()
-	if len(l.wakes) != 0 {
+	if l.readers() != 0 {
 		t.Fatal("the log still wakes it")
 	}
 	l.err = errLog
-	if _, err := subscribe(t, l, time.Hour, 0).Next(t.Context()); !errors.Is(err, errLog) {
+	s = subscribe(t, l, time.Hour, 0)
+	if _, err := s.Next(t.Context()); !errors.Is(err, errLog) {
 		t.Fatalf("a broken log: %v", err)
+	}
+	if _, err := s.Next(stopped); !errors.Is(err, mainstay.ErrShutdown) {
+		t.Fatalf("a read that an ended context interrupts: %v", err)
 	}
 }
