@@ -86,6 +86,44 @@ func parseDecision(file, text string) (decision, error) {
 	return decision{name[1], title[2], status[1]}, nil
 }
 
+// TestStateMachines_NamesEveryState wants each value that a column of a state may have in the document.
+func TestStateMachines_NamesEveryState(t *testing.T) {
+	t.Parallel()
+	text := read(t, "docs/state-machines.md")
+	known := regexp.MustCompile(`constraint (?:orders|saga|parked|dead_letter|barrier)_(?:status|state|op|outcome)_known\s+check \(\w+ in \(([^)]+)\)`)
+	found := 0
+	for _, file := range filesNamed(t, regexp.MustCompile(`^migrations/.*\.sql$`)) {
+		for _, values := range known.FindAllStringSubmatch(read(t, file), -1) {
+			found++
+			for _, quoted := range strings.Split(values[1], ", ") {
+				if value := strings.Trim(quoted, "'"); !regexp.MustCompile(`\b` + value + `\b`).MatchString(text) {
+					t.Errorf("docs/state-machines.md does not name %s, which %s allows", value, file)
+				}
+			}
+		}
+	}
+	if found != 12 {
+		t.Errorf("found %d columns of states, want 6 on each of 2 databases", found)
+	}
+}
+
+// TestArchitecture_ListsEveryPackage wants a line of the table of files for each package, or for a folder that it is in.
+func TestArchitecture_ListsEveryPackage(t *testing.T) {
+	t.Parallel()
+	_, table, _ := strings.Cut(read(t, "docs/architecture.md"), "\n## Files\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	for _, p := range modulePackages(t) {
+		dir := strings.TrimPrefix(short(p.ImportPath), "./")
+		listed := strings.Contains(table, "`"+dir+"`")
+		for parent := filepath.Dir(dir); parent != "." && !listed; parent = filepath.Dir(parent) {
+			listed = strings.Contains(table, "`"+parent+"`")
+		}
+		if !listed {
+			t.Errorf("docs/architecture.md has no line for %s", dir)
+		}
+	}
+}
+
 // TestDocs_GoCodeIsCompiled wants every Go block of a document to stand in a Go file of this module, letter for letter
 // but for the indentation: what is read there was compiled, and run where it is an example.
 func TestDocs_GoCodeIsCompiled(t *testing.T) {
