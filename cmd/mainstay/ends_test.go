@@ -36,7 +36,7 @@ func ends() []struct{ token, sku, country, want string } {
 }
 
 // endsFlags make the ends come soon.
-func endsFlags() []string { return []string{"--call-timeout", "300ms", "--compensation-budget", "1s"} }
+func endsFlags() []string { return []string{"--call-timeout", "300ms", "--retry-budget", "1s"} }
 
 // wantEveryEnd places an order for every way to end, all at once, and wants the stock to be what it must be then.
 func wantEveryEnd(t testing.TB, s *server) {

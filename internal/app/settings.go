@@ -21,7 +21,7 @@ type Config struct {
 	InFlight             int
 	Waiters              int
 	OrderDeadline        time.Duration
-	CompensationBudget   time.Duration
+	RetryBudget          time.Duration
 	StepTimeout          time.Duration
 	CallTimeout          time.Duration
 	Lanes                int
@@ -62,8 +62,8 @@ func Settings() []Setting {
 			func(c *Config) *int { return &c.Waiters }, between(1, 10_000)),
 		duration("order_deadline", 2*time.Minute, "Time from an order's acceptance until it must have passed its point of no return; past it, it is compensated.",
 			func(c *Config) *time.Duration { return &c.OrderDeadline }, between(time.Second, 30*24*time.Hour)),
-		duration("compensation_budget", 15*time.Minute, "How long a compensation is retried before the order needs an operator.",
-			func(c *Config) *time.Duration { return &c.CompensationBudget }, between(time.Second, 30*24*time.Hour)),
+		duration("retry_budget", 15*time.Minute, "For how long after its first failure a message, or a call to a remote participant whose outcome nobody knows, is tried again before it becomes a dead letter; an order that waits for it then needs an operator. What no repetition can help becomes one at once.",
+			func(c *Config) *time.Duration { return &c.RetryBudget }, between(time.Second, 30*24*time.Hour)),
 		duration("step_timeout", 10*time.Second, "How long a saga waits for the reply of a step before it asks again.",
 			func(c *Config) *time.Duration { return &c.StepTimeout }, between(100*time.Millisecond, time.Hour)),
 		duration("call_timeout", 5*time.Second, "Time that one call to a remote participant may take.",

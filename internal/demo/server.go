@@ -131,7 +131,7 @@ func (s *server) spawn(ctx context.Context) (*process, error) {
 	defer log.Close()                                                             // the process has its own
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.executable, "serve", //nolint:gosec // it is this program
 		"--data", s.data(), "--http", s.http, "--ops", s.ops,
-		"--call-timeout", "500ms", "--step-timeout", "1s", "--compensation-budget", "3s", "--log-format", "text")
+		"--call-timeout", "500ms", "--step-timeout", "1s", "--retry-budget", "3s", "--log-format", "text")
 	cmd.Env = withoutSettings(os.Environ())
 	cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = log, log, attributes()
 	if err := cmd.Start(); err != nil {

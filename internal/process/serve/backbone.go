@@ -170,7 +170,7 @@ func (b *backbone) work(holder string, o *orchestrator.Orchestrator, m hooks) er
 	b.worker = worker.New(worker.Config{
 		Store: b.db, Reader: b.carrier.reader, Lanes: b.db.Lanes(), Holder: holder, ForceLeases: b.db.alone,
 		Calls: 8 * b.cfg.WorkerConcurrency, CallTimeout: b.cfg.CallTimeout,
-		Retry: lane.Retry{Budget: b.cfg.CompensationBudget}, Clock: clock.System, Logger: b.log, Hooks: m.lane,
+		Retry: lane.Retry{Budget: b.cfg.RetryBudget}, Clock: clock.System, Logger: b.log, Hooks: m.lane,
 	})
 	pay := payment.New(b.db.Dialect(), b.gateway)
 	var types []string

@@ -75,7 +75,7 @@ func TestBackbone_SetsAPoisonMessageAside(t *testing.T) {
 	}
 	bad, good := all[7], append(all[:7:7], all[8:]...)
 	m := &mailer{poison: bad.ID, handled: map[string][]string{}, changed: make(chan struct{}, 1)}
-	r := run(t, func(cfg *app.Config) { cfg.CompensationBudget = time.Second }, hooks{register: func(w *worker.Worker) {
+	r := run(t, func(cfg *app.Config) { cfg.RetryBudget = time.Second }, hooks{register: func(w *worker.Worker) {
 		w.Handle("mailer", []string{order.TopicEvents}, worker.Each(m))
 	}})
 	r.accept(t, all...)
