@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,6 +53,9 @@ func NewServer(h HTTP) *Server {
 	handler := recoverPanics(h.Log, h.Handler)
 	if h.InFlight > 0 {
 		handler = bounded(handler, h.InFlight, h.Waiters)
+	}
+	if isLoopback(h.Listener.Addr().String()) {
+		handler = byOwnName(handler)
 	}
 	s.http = &http.Server{
 		Handler:           handler,
@@ -98,6 +102,23 @@ func (s *Server) Drain(ctx context.Context) error {
 }
 
 func (s *Server) beginStop() { s.once.Do(func() { close(s.stopping) }) }
+
+// byOwnName refuses requests to a loopback address under a name that is not its own. A page of another site can have
+// its name resolve to this machine; the browser then takes the server for that site, and does here what the page says.
+func byOwnName(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		host = strings.ToLower(strings.Trim(host, "[]"))
+		if host != "" && host != "localhost" && !strings.HasSuffix(host, ".localhost") && net.ParseIP(host) == nil {
+			problem.Write(w, r, problem.New(problem.BadRequest, "this server answers on this machine only: call it by its address, or as localhost"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
 
 func waits(r *http.Request) bool { return r.URL.Query().Has("wait") }
 

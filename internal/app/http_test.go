@@ -54,6 +54,38 @@ func get(t *testing.T, url string) (*http.Response, string) {
 	return res, string(body)
 }
 
+// The pages of a site whose name leads to this machine may not use the server in their reader's name.
+func TestServer_AnswersOnlyToItsOwnName(t *testing.T) {
+	t.Parallel()
+	url, _, _ := serve(t, app.HTTP{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
+	for host, want := range map[string]int{
+		"":                  http.StatusOK, // the address
+		"localhost:8080":    http.StatusOK,
+		"Localhost":         http.StatusOK,
+		"shop.localhost:1":  http.StatusOK,
+		"[::1]:8080":        http.StatusOK,
+		"10.0.0.1":          http.StatusOK,
+		"evil.example":      http.StatusBadRequest,
+		"evil.example:8080": http.StatusBadRequest,
+		"localhost.evil.io": http.StatusBadRequest,
+		"127.0.0.1.nip.io":  http.StatusBadRequest,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host, req.Close = host, true
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("host %q: %d, want %d", host, res.StatusCode, want)
+		}
+	}
+}
+
 func TestServer_AnswersAPanicWithAProblem(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder
