@@ -61,6 +61,13 @@ func (s *Server) heal() {
 	s.warn("the embedded broker's store had failed and can be written again: starting it anew", nil)
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
+	go func() {
+		select {
+		case <-s.quit:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	srv := s.current()
 	srv.Shutdown()
 	srv.WaitForShutdown()
