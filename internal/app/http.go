@@ -29,6 +29,8 @@ type HTTP struct {
 	// InFlight bounds requests at a time, and Waiters those with ?wait beside them; past it 503 with Retry-After.
 	// 0 means no bound.
 	InFlight, Waiters int
+	// Observer is told of every request; nil for nobody.
+	Observer Observer
 	// ReadTimeout bounds the reading of a request, body included (15 s).
 	ReadTimeout time.Duration
 }
@@ -56,6 +58,9 @@ func NewServer(h HTTP) *Server {
 	}
 	if isLoopback(h.Listener.Addr().String()) {
 		handler = byOwnName(handler)
+	}
+	if h.Observer != nil {
+		handler = observed(handler, h.Observer)
 	}
 	s.http = &http.Server{
 		Handler:           handler,

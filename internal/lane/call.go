@@ -42,7 +42,7 @@ func (r *run) takeCalls(ctx context.Context, tx Tx, eff *effects, known knowledg
 // call makes the call of a queue's head; r.mu is held, the lane is busy with the caller.
 func (r *run) call(ctx context.Context, all *sync.WaitGroup, ls *laneState, q *keyQueue) {
 	q.calling = true
-	r.calls++
+	r.calling(1)
 	f := &finished{ls: ls, row: q.rows[0]}
 	all.Go(func() {
 		began := r.e.cfg.Clock()
@@ -50,12 +50,18 @@ func (r *run) call(ctx context.Context, all *sync.WaitGroup, ls *laneState, q *k
 		f.took = r.e.cfg.Clock().Sub(began)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.calls--
+		r.calling(-1)
 		if ctx.Err() == nil {
 			r.ended = append(r.ended, f)
 		}
 		r.signal()
 	})
+}
+
+// calling counts calls that are under way; r.mu is held.
+func (r *run) calling(more int) {
+	r.calls += more
+	r.e.cfg.Hooks.Calling(r.c.Name, r.calls)
 }
 
 func (r *run) invoke(ctx context.Context, m *mainstay.Message) (result any, err error) {

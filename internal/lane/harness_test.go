@@ -109,6 +109,12 @@ func (w *world) Batch(string, int, time.Duration)        { w.count("batch", 1) }
 func (w *world) Called(consumer, outcome string, _ time.Duration) {
 	w.count(consumer+" call "+outcome, 1)
 }
+func (w *world) Calling(consumer string, n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts[consumer+" calling"] = n
+	w.counts[consumer+" calling at most"] = max(w.counts[consumer+" calling at most"], n)
+}
 func (w *world) Gap(consumer string, n int) { w.count(consumer+" gap", n) }
 func (w *world) seen(what string) int       { w.mu.Lock(); defer w.mu.Unlock(); return w.counts[what] }
 

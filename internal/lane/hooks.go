@@ -32,6 +32,8 @@ type Hooks interface {
 	Batch(consumer string, n int, d time.Duration)
 	// Called is one remote call.
 	Called(consumer, outcome string, d time.Duration)
+	// Calling is how many remote calls are under way.
+	Calling(consumer string, n int)
 	// Gap counts messages that were read from the database because the broker did not deliver them.
 	Gap(consumer string, n int)
 }
@@ -41,4 +43,5 @@ type noHooks struct{}
 func (noHooks) Handled(string, string, int)          {}
 func (noHooks) Batch(string, int, time.Duration)     {}
 func (noHooks) Called(string, string, time.Duration) {}
+func (noHooks) Calling(string, int)                  {}
 func (noHooks) Gap(string, int)                      {}

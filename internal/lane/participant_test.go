@@ -324,10 +324,17 @@ func TestRemote_BoundsCallsAndDelaysNoOtherKey(t *testing.T) {
 	}
 	w.send(ms...)
 	w.until("the others are answered", func() bool { return len(w.replies()) == 600 })
+	name := remote(c).Name
+	if now := w.seen(name + " calling"); now != 1 {
+		t.Fatalf("%d calls are said to be under way, want the one that hangs", now)
+	}
 	close(hang)
 	w.until("the one that hung as well", func() bool { return len(w.replies()) == 601 })
-	if c.most > 3 {
-		t.Fatalf("%d calls at a time, want at most 3", c.most)
+	if said := w.seen(name + " calling at most"); c.most > 3 || said < c.most || said > 3 {
+		t.Fatalf("%d calls at a time, said to be %d, want at most 3", c.most, said)
+	}
+	if now := w.seen(name + " calling"); now != 0 {
+		t.Fatalf("%d calls are said to be under way, want none", now)
 	}
 	if c.called("do 7") != 1 {
 		t.Fatalf("called %d times", c.called("do 7"))

@@ -34,6 +34,9 @@ type SagaStatus struct{ Saga, Status string }
 // Backlog is what waits in the database. Registered consumers are always in it, those with nothing waiting with a zero
 // depth; sagas are as long as there are any.
 type Backlog struct {
+	// Unnumbered is the age of the oldest committed message without a sequence; 0 when there is none, as always
+	// where a message gets its sequence as it is written.
+	Unnumbered time.Duration
 	// Unhandled are the messages beyond a consumer's place.
 	Unhandled map[ConsumerTopic]Depth
 	// Parked and Dead are by consumer: a message is in one of the two. Dead letters are those that are open; the
@@ -53,11 +56,12 @@ type BacklogReader interface {
 func RegisterBacklog(reg prometheus.Registerer, reader BacklogReader, log *slog.Logger) {
 	reg.MustRegister(&backlog{
 		reader: reader, log: log,
-		readable:  desc("mainstay_backlog_readable", "1 when the backlog could be read from the database."),
-		unhandled: depthOf("mainstay_consumer_oldest_unhandled_seconds", "Age of the oldest message that a consumer has not handled; 0 when there is none.", "mainstay_consumer_lag_messages", "Messages beyond a consumer's place.", Consumer, Topic),
-		parked:    depthOf("mainstay_parked_oldest_seconds", "Age of the oldest parked message; 0 when there is none.", "mainstay_parked_messages", "Messages that wait in their key's own queue.", Consumer),
-		dead:      depthOf("mainstay_dead_letters_oldest_seconds", "Age of the oldest open dead letter; 0 when there is none.", "mainstay_dead_letters_open", "Dead letters that only a person moves.", Consumer),
-		sagas:     depthOf("mainstay_saga_oldest_seconds", "Age of the oldest saga in a status that is not its end; 0 when there is none.", "mainstay_saga_open", "Sagas in a status that is not their end.", "saga", "status"),
+		readable:   desc("mainstay_backlog_readable", "1 when the backlog could be read from the database."),
+		unnumbered: desc("mainstay_outbox_oldest_unnumbered_seconds", "Age of the oldest committed message that has no sequence yet; 0 when there is none."),
+		unhandled:  depthOf("mainstay_consumer_oldest_unhandled_seconds", "Age of the oldest message that a consumer has not handled; 0 when there is none.", "mainstay_consumer_lag_messages", "Messages beyond a consumer's place.", Consumer, Topic),
+		parked:     depthOf("mainstay_parked_oldest_seconds", "Age of the oldest parked message; 0 when there is none.", "mainstay_parked_messages", "Messages that wait in their key's own queue.", Consumer),
+		dead:       depthOf("mainstay_dead_letters_oldest_seconds", "Age of the oldest open dead letter; 0 when there is none.", "mainstay_dead_letters_open", "Dead letters that only a person moves.", Consumer),
+		sagas:      depthOf("mainstay_saga_oldest_seconds", "Age of the oldest saga in a status that is not its end; 0 when there is none.", "mainstay_saga_open", "Sagas in a status that is not their end.", "saga", "status"),
 	})
 }
 
@@ -66,6 +70,8 @@ type backlog struct {
 	reader   BacklogReader
 	log      *slog.Logger
 	readable *prometheus.Desc
+
+	unnumbered *prometheus.Desc
 
 	unhandled, parked, dead, sagas depthDescs
 
@@ -89,6 +95,7 @@ func depthOf(oldest, oldestHelp, count, countHelp string, labels ...string) dept
 // Describe names the metrics.
 func (b *backlog) Describe(out chan<- *prometheus.Desc) {
 	out <- b.readable
+	out <- b.unnumbered
 	for _, d := range []depthDescs{b.unhandled, b.parked, b.dead, b.sagas} {
 		out <- d.oldest
 		out <- d.count
@@ -103,6 +110,7 @@ func (b *backlog) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	out <- prometheus.MustNewConstMetric(b.readable, prometheus.GaugeValue, 1)
+	out <- prometheus.MustNewConstMetric(b.unnumbered, prometheus.GaugeValue, now.Unnumbered.Seconds())
 	for k, d := range now.Unhandled {
 		b.unhandled.tell(out, d, k.Consumer, k.Topic)
 	}

@@ -162,6 +162,7 @@ func (r *Relay) Lanes(n int) { r.lanes.Set(float64(n)) }
 // Lanes observes the engine under consumers.
 type Lanes struct {
 	handled, calls, gaps  *prometheus.CounterVec
+	inFlight              *prometheus.GaugeVec
 	sizes, batches, waits *prometheus.HistogramVec
 }
 
@@ -169,12 +170,13 @@ type Lanes struct {
 func NewLanes(reg prometheus.Registerer) *Lanes {
 	f, consumer, outcome := promauto.With(reg), []string{Consumer}, []string{Consumer, "outcome"}
 	return &Lanes{
-		handled: f.NewCounterVec(counter("mainstay_handled_total", "Messages by what became of them."), outcome),
-		sizes:   f.NewHistogramVec(histogram("mainstay_batch_messages", "Messages that shared a transaction.", sizes()), consumer),
-		batches: f.NewHistogramVec(histogram("mainstay_batch_seconds", "Duration of a batch's transaction.", seconds()), consumer),
-		calls:   f.NewCounterVec(counter("mainstay_calls_total", "Calls to remote participants by outcome."), outcome),
-		waits:   f.NewHistogramVec(histogram("mainstay_call_seconds", "Duration of a call to a remote participant.", seconds()), consumer),
-		gaps:    f.NewCounterVec(counter("mainstay_gap_messages_total", "Messages that were read from the database, as the broker did not deliver them."), consumer),
+		handled:  f.NewCounterVec(counter("mainstay_handled_total", "Messages by what became of them."), outcome),
+		sizes:    f.NewHistogramVec(histogram("mainstay_batch_messages", "Messages that shared a transaction.", sizes()), consumer),
+		batches:  f.NewHistogramVec(histogram("mainstay_batch_seconds", "Duration of a batch's transaction.", seconds()), consumer),
+		calls:    f.NewCounterVec(counter("mainstay_calls_total", "Calls to remote participants by outcome."), outcome),
+		inFlight: f.NewGaugeVec(gauge("mainstay_calls_in_flight", "Calls to remote participants that are under way."), consumer),
+		waits:    f.NewHistogramVec(histogram("mainstay_call_seconds", "Duration of a call to a remote participant.", seconds()), consumer),
+		gaps:     f.NewCounterVec(counter("mainstay_gap_messages_total", "Messages that were read from the database, as the broker did not deliver them."), consumer),
 	}
 }
 
@@ -193,6 +195,11 @@ func (l *Lanes) Batch(consumer string, n int, took time.Duration) {
 func (l *Lanes) Called(consumer, outcome string, took time.Duration) {
 	l.calls.WithLabelValues(consumer, outcome).Inc()
 	l.waits.WithLabelValues(consumer).Observe(took.Seconds())
+}
+
+// Calling sets how many calls are under way.
+func (l *Lanes) Calling(consumer string, n int) {
+	l.inFlight.WithLabelValues(consumer).Set(float64(n))
 }
 
 // Gap counts messages that did not come through the broker.

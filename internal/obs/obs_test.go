@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/ingest"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/obs"
@@ -39,6 +40,7 @@ var (
 	_ relay.Hooks        = (*obs.Relay)(nil)
 	_ lane.Hooks         = (*obs.Lanes)(nil)
 	_ orchestrator.Hooks = (*obs.Sagas)(nil)
+	_ app.Observer       = (*obs.HTTPServer)(nil)
 )
 
 // reader answers with what a test says.
@@ -52,10 +54,11 @@ func (r *reader) Backlog(context.Context) (obs.Backlog, error) { r.calls++; retu
 
 func someBacklog() obs.Backlog {
 	return obs.Backlog{
-		Unhandled: map[obs.ConsumerTopic]obs.Depth{{Consumer: "stock", Topic: "inventory"}: {Count: 3, Oldest: 1500 * time.Millisecond}},
-		Parked:    map[string]obs.Depth{"stock": {Count: 2, Oldest: time.Minute}},
-		Dead:      map[string]obs.Depth{"stock": {}},
-		Sagas:     map[obs.SagaStatus]obs.Depth{{Saga: "order", Status: "running"}: {Count: 9, Oldest: time.Second}},
+		Unnumbered: 250 * time.Millisecond,
+		Unhandled:  map[obs.ConsumerTopic]obs.Depth{{Consumer: "stock", Topic: "inventory"}: {Count: 3, Oldest: 1500 * time.Millisecond}},
+		Parked:     map[string]obs.Depth{"stock": {Count: 2, Oldest: time.Minute}},
+		Dead:       map[string]obs.Depth{"stock": {}},
+		Sagas:      map[obs.SagaStatus]obs.Depth{{Saga: "order", Status: "running"}: {Count: 9, Oldest: time.Second}},
 	}
 }
 
@@ -86,7 +89,12 @@ func exercised(t *testing.T) *prometheus.Registry {
 	l.Handled("stock", "done", 8)
 	l.Batch("stock", 8, time.Millisecond)
 	l.Called("pay", "unknown", time.Second)
+	l.Calling("pay", 2)
+	l.Calling("pay", 1)
 	l.Gap("stock", 3)
+	h := obs.NewHTTP(reg).Server("ingest")
+	h.Answered("GET /v1/orders/{id}", 404, time.Second)
+	h.Answered("", 503, time.Millisecond)
 	o := obs.NewSagas(reg)
 	o.Started("order", 6)
 	o.Changed("order", saga.NeedsOperator)
@@ -127,6 +135,11 @@ func TestMetrics_TellWhatHappened(t *testing.T) {
 		`mainstay_batch_messages_sum{consumer="stock"} 8`,
 		`mainstay_calls_total{consumer="pay",outcome="unknown"} 1`,
 		`mainstay_call_seconds_sum{consumer="pay"} 1`,
+		`mainstay_calls_in_flight{consumer="pay"} 1`,
+		`mainstay_http_requests_total{route="GET /v1/orders/{id}",server="ingest",status="4xx"} 1`,
+		`mainstay_http_requests_total{route="none",server="ingest",status="5xx"} 1`,
+		`mainstay_http_request_seconds_sum{route="GET /v1/orders/{id}",server="ingest"} 1`,
+		`mainstay_outbox_oldest_unnumbered_seconds 0.25`,
 		`mainstay_gap_messages_total{consumer="stock"} 3`,
 		`mainstay_saga_started_total{saga="order"} 6`,
 		`mainstay_saga_reached_total{saga="order",status="needs_operator"} 1`,
@@ -164,11 +177,11 @@ func TestBacklog_IsReadSeldomAndMayFail(t *testing.T) {
 			}
 			return list
 		}
-		if got := names(); len(got) != 9 || r.calls != 1 {
+		if got := names(); len(got) != 10 || r.calls != 1 {
 			t.Errorf("%d reads gave %v", r.calls, got)
 		}
 		r.err = errors.New("no connection")
-		if got := names(); len(got) != 9 || r.calls != 1 {
+		if got := names(); len(got) != 10 || r.calls != 1 {
 			t.Errorf("within five seconds: %d reads gave %v", r.calls, got)
 		}
 		for range 2 {

@@ -51,11 +51,13 @@ type backbone struct {
 	intake    *order.Intake
 	waiters   *order.Waiters
 	reads     *order.Reads
+
+	public, ops app.Observer // of the servers; nil for nobody
 }
 
 // open opens the database and the broker and wires what works between them; group closes what was opened.
 func open(ctx context.Context, cfg app.Config, log *slog.Logger, group *app.Group, m hooks) (*backbone, error) {
-	b := &backbone{cfg: cfg, log: log}
+	b := &backbone{cfg: cfg, log: log, public: m.public, ops: m.ops}
 	var err error
 	if b.db, err = openDatabase(ctx, cfg, log); err != nil {
 		return nil, err
@@ -91,6 +93,8 @@ type hooks struct {
 	lane      lane.Hooks
 	saga      orchestrator.Hooks
 	sequencer sequencer.Observer
+	// public and ops observe the servers; nil for nobody.
+	public, ops app.Observer
 
 	// carry and register are nil but in tests: one puts something between the backbone and its broker, the other
 	// adds consumers.

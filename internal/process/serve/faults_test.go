@@ -37,6 +37,7 @@ func (c *counted) Gap(_ string, n int) {
 }
 
 func (c *counted) Batch(string, int, time.Duration)     {}
+func (c *counted) Calling(string, int)                  {}
 func (c *counted) Called(string, string, time.Duration) {}
 
 // want fails the test as inconclusive unless the outcome was counted.

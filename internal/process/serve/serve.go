@@ -84,9 +84,10 @@ func listen(ctx context.Context, cfg app.Config) (public, ops app.Bound, err err
 func newHooks(reg *prometheus.Registry) hooks {
 	build := app.ThisBuild()
 	obs.Register(reg, build.Version, build.Revision, build.Go)
+	web := obs.NewHTTP(reg)
 	return hooks{
 		ingest: obs.NewIngest(reg), relay: obs.NewRelay(reg), lane: obs.NewLanes(reg), saga: obs.NewSagas(reg),
-		sequencer: obs.NewSequencer(reg),
+		sequencer: obs.NewSequencer(reg), public: web.Server("ingest"), ops: web.Server("operator"),
 	}
 }
 
@@ -138,6 +139,7 @@ func (b *backbone) publicServer(l app.Bound) *app.Server {
 	problem.MountFallback(mux)
 	return app.NewServer(app.HTTP{
 		Name: "ingest API", Listener: l, Handler: mux, Log: b.log, InFlight: b.cfg.InFlight, Waiters: b.cfg.Waiters,
+		Observer: b.public,
 	})
 }
 
@@ -150,7 +152,7 @@ func (b *backbone) opsServer(l app.Bound, health *app.Health, reg *prometheus.Re
 	health.Routes(mux)
 	mux.Handle("GET /metrics", obs.Handler(reg))
 	problem.MountFallback(mux)
-	return app.NewServer(app.HTTP{Name: "operator API", Listener: l, Handler: mux, Log: b.log})
+	return app.NewServer(app.HTTP{Name: "operator API", Listener: l, Handler: mux, Log: b.log, Observer: b.ops})
 }
 
 // greet prints where everything is, and an order that works as pasted.

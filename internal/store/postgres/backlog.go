@@ -51,7 +51,7 @@ func (r depthRow) depth() obs.Depth {
 	return obs.Depth{Count: r.Count, Oldest: max(0, age)}
 }
 
-// Backlog implements obs.BacklogReader. What the sequencer has not numbered yet is not in it.
+// Backlog implements obs.BacklogReader. Of what the sequencer has not numbered yet, only the age is in it.
 func (s *Store) Backlog(ctx context.Context) (obs.Backlog, error) {
 	b := obs.Backlog{
 		Unhandled: map[obs.ConsumerTopic]obs.Depth{},
@@ -76,6 +76,9 @@ func (s *Store) Backlog(ctx context.Context) (obs.Backlog, error) {
 		if err := readDepths(ctx, tx, part.query, part.put); err != nil {
 			return b, fmt.Errorf("reading the backlog: %w", translate(ctx, err))
 		}
+	}
+	if b.Unnumbered, err = unnumbered(ctx, tx); err != nil {
+		return b, fmt.Errorf("reading the backlog: %w", translate(ctx, err))
 	}
 	return b, nil
 }

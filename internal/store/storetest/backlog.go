@@ -105,6 +105,9 @@ func backlogNothing(t *testing.T, s BacklogStore, _ func()) {
 	counts(t, b.Parked, map[string]int64{"c": 0})
 	counts(t, b.Dead, map[string]int64{"c": 0, "relay": 0})
 	counts(t, b.Sagas, nil)
+	if b.Unnumbered != 0 {
+		t.Errorf("nothing was written, and the oldest that is not numbered has waited for %v", b.Unnumbered)
+	}
 }
 
 func backlogUnhandled(t *testing.T, s BacklogStore, number func()) {
