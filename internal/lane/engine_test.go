@@ -210,32 +210,6 @@ func TestEngine_TriesAHeadOnce(t *testing.T) {
 	w.wantEffects(t, "c", want...)
 }
 
-// TestEngine_SpendsTheBudgetOnFailuresOnly fails when the time that a message has waited behind another one is held
-// against it: it would be a dead letter at its third failure.
-func TestEngine_SpendsTheBudgetOnFailuresOnly(t *testing.T) {
-	t.Parallel()
-	w := setup(t)
-	var n tries
-	c := handle("c", []string{"a"}, func(_ context.Context, m *mainstay.Message) error {
-		switch try := n.next(m); {
-		case string(m.Payload) == "head" && try == 1:
-			return mainstay.RetryAfter(errors.New("not yet"), 2*time.Second)
-		case string(m.Payload) == "behind" && try < 4:
-			return errors.New("again")
-		}
-		return nil
-	})
-	e := w.start(func(cfg *lane.Config, _ *faultyStore) {
-		cfg.Retry = lane.Retry{Base: time.Millisecond, Cap: time.Millisecond, Budget: 2 * time.Second, MinAttempts: 3}
-	}, c)
-	t.Cleanup(e.end)
-	w.send(event("a", "k", "head"), event("a", "k", "behind"))
-	w.wantEffects(t, "c", "head", "behind")
-	if w.number("select count(*) from dead_letter") != 0 {
-		t.Error("the message that had to wait became a dead letter")
-	}
-}
-
 func TestEngine_MakesDeadLetters(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
