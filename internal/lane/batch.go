@@ -367,6 +367,9 @@ func followed(it item, all []item) bool {
 // failed parks a message that failed, or makes it a dead letter.
 func (r *run) failed(ctx context.Context, tx Tx, eff *effects, it item, cause error) {
 	row := parkedRow(it, tx.Now())
+	if row.Attempts == 0 { // what it waited before, behind others or for its turn, is not held against it
+		row.ParkedAt = tx.Now()
+	}
 	row.Attempts++
 	row.Error = short(cause.Error())
 	age := tx.Now().Sub(row.ParkedAt)

@@ -210,6 +210,34 @@ func TestEngine_TriesAHeadOnce(t *testing.T) {
 	w.wantEffects(t, "c", want...)
 }
 
+// TestEngine_SpendsTheBudgetOnFailuresOnly fails when the time that a message has waited behind another one is held
+// against it: it would be a dead letter at its third failure.
+func TestEngine_SpendsTheBudgetOnFailuresOnly(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	const budget = 500 * time.Millisecond
+	var n tries
+	since := time.Now()
+	c := handle("c", []string{"a"}, func(_ context.Context, m *mainstay.Message) error {
+		switch {
+		case string(m.Payload) == "head" && time.Since(since) < 2*budget:
+			return mainstay.RetryAfter(errors.New("not yet"), 2*budget)
+		case string(m.Payload) == "behind" && n.next(m) < 8:
+			return errors.New("again")
+		}
+		return nil
+	})
+	e := w.start(func(cfg *lane.Config, _ *faultyStore) {
+		cfg.Retry = lane.Retry{Base: time.Millisecond, Cap: time.Millisecond, Budget: budget, MinAttempts: 3}
+	}, c)
+	t.Cleanup(e.end)
+	w.send(event("a", "k", "head"), event("a", "k", "behind"))
+	w.wantEffects(t, "c", "head", "behind")
+	if w.number("select count(*) from dead_letter") != 0 {
+		t.Error("the message that had to wait became a dead letter")
+	}
+}
+
 func TestEngine_MakesDeadLetters(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {

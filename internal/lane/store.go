@@ -52,6 +52,7 @@ type Parked struct {
 	Attempts int
 	Due      time.Time
 	Error    string
+	// ParkedAt is since when it is parked; from its first failure on, since then. Repark with a zero value leaves it.
 	ParkedAt time.Time
 	// Message is nil in a listing without bodies.
 	Message *mainstay.Message
@@ -91,7 +92,7 @@ type Tx interface {
 	Flush(ctx context.Context) error
 	// Move moves the consumer's place of a log; the unit fails with lease.ErrFenced if it is not at from.
 	Move(from, to Place)
-	// Park inserts parked messages, Repark updates state, attempts, due time and error, Unpark removes; one call for
+	// Park inserts parked messages, Repark updates state, attempts, due time, error and ParkedAt, Unpark removes; one call for
 	// a message in a unit. The unit fails with lease.ErrFenced if a message to change or remove is not parked: a
 	// repetition of a unit that did commit must not have its effects again.
 	Park(ps ...Parked)

@@ -81,9 +81,10 @@ select $1, p.*, $14 from unnest($2::text[], $3::int[], $4::bigint[], $5::text[],
     $9::int[], $10::timestamptz[], $11::text[], $12::text[], $13::bytea[]) as p`
 	reparkQuery = `/* lane.repark */
 with changed as (
-    update parked p set state = r.state, attempts = r.attempts, due_at = r.due_at, error = r.error
-    from unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[], $8::text[])
-        as r(topic, lane, sequence, state, attempts, due_at, error)
+    update parked p set state = r.state, attempts = r.attempts, due_at = r.due_at, error = r.error,
+        parked_at = coalesce(r.parked_at, p.parked_at)
+    from unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[], $8::text[], $9::timestamptz[])
+        as r(topic, lane, sequence, state, attempts, due_at, error, parked_at)
     where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence
     returning 1
 )
@@ -97,6 +98,7 @@ type parkedColumns struct {
 	ids                            []string
 	attempts                       []int
 	due                            []time.Time
+	parkedAt                       []*time.Time // nil leaves it
 	messages                       [][]byte
 }
 
@@ -105,6 +107,11 @@ func (c *parkedColumns) add(p lane.Parked) {
 	c.keys, c.states = append(c.keys, p.Key), append(c.states, string(p.State))
 	c.steps, c.ops = append(c.steps, p.StepKey), append(c.ops, p.Op)
 	c.attempts, c.due, c.errs = append(c.attempts, p.Attempts), append(c.due, p.Due), append(c.errs, text(p.Error))
+	var parkedAt *time.Time
+	if !p.ParkedAt.IsZero() {
+		parkedAt = &p.ParkedAt
+	}
+	c.parkedAt = append(c.parkedAt, parkedAt)
 }
 
 func (t *laneTx) queueParked() error {
@@ -128,7 +135,7 @@ func (t *laneTx) queueParked() error {
 			c.add(p)
 		}
 		topics, lanes, sequences := refColumns(c.refs)
-		t.Queue(reparkQuery, t.consumer, topics, lanes, sequences, c.states, c.attempts, c.due, c.errs)
+		t.Queue(reparkQuery, t.consumer, topics, lanes, sequences, c.states, c.attempts, c.due, c.errs, c.parkedAt)
 	}
 	return nil
 }

@@ -202,12 +202,13 @@ func (t *laneTx) Park(ps ...lane.Parked) {
 }
 
 const reparkQuery = `/* lane.repark */
-update parked set state = $5, attempts = $6, due_at = $7, error = $8
+update parked set state = $5, attempts = $6, due_at = $7, error = $8, parked_at = case $9 when 0 then parked_at else $9 end
 where consumer = $1 and topic = $2 and lane = $3 and sequence = $4`
 
 func (t *laneTx) Repark(ps ...lane.Parked) {
 	for _, p := range ps {
-		t.queueOne(reparkQuery, t.consumer, p.Topic, p.Lane, p.Sequence, string(p.State), p.Attempts, micros(p.Due), p.Error)
+		t.queueOne(reparkQuery, t.consumer, p.Topic, p.Lane, p.Sequence, string(p.State), p.Attempts, micros(p.Due),
+			p.Error, micros(p.ParkedAt))
 	}
 }
 

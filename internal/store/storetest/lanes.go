@@ -184,6 +184,12 @@ func lanesParked(t *testing.T, f *Fixture) {
 	w.must(t, func(tx lane.Tx) { tx.Repark(changed); tx.Unpark(p2.Ref) })
 	ps, err := f.ParkedKeys(t.Context(), "c", []int{0})
 	noError(t, "listing", err)
+	since := ps[0].ParkedAt
+	changed.ParkedAt = since.Add(-time.Hour)
+	w.must(t, func(tx lane.Tx) { tx.Repark(changed) })
+	ps, err = f.ParkedKeys(t.Context(), "c", []int{0})
+	noError(t, "listing", err)
+	equal(t, "parked since", changed.ParkedAt, ps[0].ParkedAt)
 	equal(t, "parked", 2, len(ps))
 	if ps[0].Ref != p1.Ref || ps[0].State != lane.ParkedDead || ps[0].Attempts != 3 || ps[0].Error != "other" || ps[0].StepKey != "s/1" ||
 		ps[0].Op != mainstay.OpDo || ps[0].Key != "k" || ps[0].ParkedAt.IsZero() || ps[0].Message != nil {
