@@ -33,7 +33,12 @@ func runVerify(ctx context.Context, env app.Env, cfg app.Config, o verifyOptions
 		options.Journal, options.JournalComplete = f, o.JournalComplete
 	}
 	report, err := invariants.Run(ctx, options)
+	var schema *invariants.SchemaError
 	switch {
+	case errors.As(err, &schema) && schema.Newer():
+		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that made it; nothing was changed.", "%w", err)
+	case errors.As(err, &schema):
+		return app.Errorf(app.ExitConflict, "`mainstay migrate up "+placeOf(cfg)+"` brings it up to date.", "%w", err)
 	case errors.Is(err, invariants.ErrNoSchema):
 		return app.Errorf(app.ExitConflict, "`mainstay migrate up` makes it, and `mainstay serve` does for a directory.", "%w", err)
 	case errors.Is(err, invariants.ErrJournal):
@@ -42,6 +47,14 @@ func runVerify(ctx context.Context, env app.Env, cfg app.Config, o verifyOptions
 		return err
 	}
 	return printReport(env.Stdout, format(o.Output), report)
+}
+
+// placeOf is the flag that names the configured database, as somebody would type it.
+func placeOf(cfg app.Config) string {
+	if cfg.Database != "" {
+		return "--database " + app.Redact(cfg.Database)
+	}
+	return "--data " + cfg.Data
 }
 
 // openChecked finds the database. Nothing is made that is not there.

@@ -3,6 +3,7 @@ package main
 import (
 	"database/sql"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +12,9 @@ import (
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	invariants "github.com/mainstay-io/mainstay/internal/verify"
+	"github.com/mainstay-io/mainstay/migrations"
 )
 
 // dataDir is a data directory with an empty database, after some statements.
@@ -96,6 +99,73 @@ func TestVerify_SaysWhatItCannotCheck(t *testing.T) {
 	} {
 		if r := verifying(t, c.args...); r.code != c.code || !strings.Contains(r.stderr, c.want) {
 			t.Errorf("%s: exit code %d, want %d\n%s%s", name, r.code, c.code, r.stdout, r.stderr)
+		}
+	}
+}
+
+// TestVerify_RefusesAnotherSchema: neither what a newer program has made nor what an older one has left is checked as
+// if it were this one's.
+func TestVerify_RefusesAnotherSchema(t *testing.T) {
+	t.Parallel()
+	latest := migrations.Latest(mainstay.SQLite)
+	for name, tc := range map[string]struct {
+		change string
+		says   []string
+	}{
+		"newer": {
+			"insert into goose_db_version (version_id, is_applied) values (9999, 1)",
+			[]string{fmt.Sprintf("version 9999, newer than the %d that this program knows", latest), "hint: Use a program at least as new"},
+		},
+		"older": {
+			fmt.Sprintf("delete from goose_db_version where version_id = %d", latest),
+			[]string{fmt.Sprintf("version %d, this program checks version %d", latest-1, latest), "hint: `mainstay migrate up --data DIR`"},
+		},
+		"none":      {"delete from goose_db_version", []string{"no schema", "hint: `mainstay migrate up`"}},
+		"untracked": {"drop table goose_db_version", []string{"no schema", "hint: `mainstay migrate up`"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := dataDir(t, tc.change)
+			refusedToVerify(t, tc.says, dir, "--data", dir)
+			refusedToVerify(t, nil, dir, "--database", "sqlite:"+filepath.Join(dir, "mainstay.db"))
+		})
+	}
+}
+
+func TestVerify_RefusesAnotherPostgresSchema(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	refusedToVerify(t, []string{"no schema"}, url, "--database", url)
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() // a test's connection
+	if _, err := migrate.Up(t.Context(), db, mainstay.Postgres, 4); err != nil {
+		t.Fatal(err)
+	}
+	const change = "update goose_db_version set version_id = $1 where version_id = (select max(version_id) from goose_db_version)"
+	for version, says := range map[int64]string{
+		9999:                                     "hint: Use a program at least as new",
+		migrations.Latest(mainstay.Postgres) - 1: "hint: `mainstay migrate up --database postgres",
+	} {
+		if _, err := db.ExecContext(t.Context(), change, version); err != nil {
+			t.Fatal(err)
+		}
+		refusedToVerify(t, []string{fmt.Sprintf("version %d", version), says}, url, "--database", url)
+	}
+}
+
+// refusedToVerify wants nothing to be checked; in what must be said, DIR stands for place.
+func refusedToVerify(t *testing.T, says []string, place string, args ...string) {
+	t.Helper()
+	r := verifying(t, args...)
+	if r.code != app.ExitConflict || r.stdout != "" {
+		t.Errorf("exit code %d, want %d\n%s%s", r.code, app.ExitConflict, r.stdout, r.stderr)
+	}
+	for _, want := range says {
+		if want = strings.ReplaceAll(want, "DIR", place); !strings.Contains(r.stderr, want) {
+			t.Errorf("want %q in:\n%s", want, r.stderr)
 		}
 	}
 }

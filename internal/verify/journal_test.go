@@ -83,7 +83,7 @@ func options(t *testing.T, w *world) {
 	t.Run("no schema", func(t *testing.T) {
 		t.Parallel()
 		c := w.copy(t)
-		c.exec(t, "drop table orders")
+		c.exec(t, "drop table goose_db_version")
 		if _, err := verify.Run(t.Context(), c.options()); !errors.Is(err, verify.ErrNoSchema) {
 			t.Error(err)
 		}

@@ -38,16 +38,8 @@ func open(ctx context.Context, o Options) (*session, error) {
 }
 
 func (s *session) prepare(ctx context.Context) error {
-	table := "orders"
-	if s.sqlite() {
-		table = "main.orders"
-	}
-	ok, err := s.exists(ctx, table)
-	switch {
-	case err != nil:
+	if err := s.checkSchema(ctx); err != nil {
 		return err
-	case !ok:
-		return ErrNoSchema
 	}
 	if err := s.findGateway(ctx); err != nil {
 		return err

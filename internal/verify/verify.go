@@ -81,7 +81,7 @@ var (
 )
 
 // Run makes all checks, one after the other. Violations are in the report; the error says that a check could not be
-// made. It writes nothing to the database, but for a temporary table when there is a journal.
+// made, as a *SchemaError that the schema is older or newer than the checks. It writes nothing to the database, but for a temporary table when there is a journal.
 func Run(ctx context.Context, o Options) (Report, error) {
 	o.Retention = cmp.Or(o.Retention, 24*time.Hour)
 	o.Grace = cmp.Or(o.Grace, 2*time.Minute)
