@@ -109,6 +109,7 @@ func (w *world) Batch(string, int, time.Duration)        { w.count("batch", 1) }
 func (w *world) Called(consumer, outcome string, _ time.Duration) {
 	w.count(consumer+" call "+outcome, 1)
 }
+
 func (w *world) Calling(consumer string, n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -87,7 +87,7 @@ func TestBackbone_WithstandsItsBroker(t *testing.T) {
 			conclusive: func(t testing.TB, c *counted) { c.want(t, lane.HandledDuplicate) },
 		},
 		"lanes mixed and held back": {
-			faults:     membroker.Faults{Shuffle: rand.New(rand.NewPCG(1, 2))}, //nolint:gosec // it is a fault, not a secret
+			faults:     membroker.Faults{Shuffle: rand.New(rand.NewPCG(1, 2))},
 			conclusive: func(testing.TB, *counted) {},
 		},
 		"some messages lost": {
@@ -113,7 +113,7 @@ func TestBackbone_WithstandsItsBroker(t *testing.T) {
 		"everything at once": {
 			faults: membroker.Faults{
 				Duplicate: true, Lose: sometimes, AfterPublish: onceIn(5),
-				Shuffle: rand.New(rand.NewPCG(3, 4)), //nolint:gosec // it is a fault, not a secret
+				Shuffle: rand.New(rand.NewPCG(3, 4)),
 			},
 			set: func(cfg *app.Config) { cfg.StepTimeout = 150 * time.Millisecond },
 			conclusive: func(t testing.TB, c *counted) {

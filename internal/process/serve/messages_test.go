@@ -142,7 +142,7 @@ func (r *running) logged(t testing.TB, id string) map[string]int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close() //nolint:errcheck // Err tells
+	defer rows.Close()
 	got := map[string]int{}
 	for rows.Next() {
 		var topic, typ string

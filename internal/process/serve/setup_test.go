@@ -174,9 +174,13 @@ func (r *running) until(t testing.TB, what string, holds func(ctx context.Contex
 // kinds are orders of many kinds, with their ends.
 func kinds() []struct{ token, sku, want string } {
 	return []struct{ token, sku, want string }{
-		{"tok_ok", "mug-red", "confirmed"}, {"tok_timeout", "mug-red", "confirmed"}, {"tok_flaky", "mug-red", "confirmed"},
-		{"tok_declined", "mug-red", "cancelled card_declined"}, {"tok_ok", "none", "cancelled unknown_sku"},
-		{"tok_timeout", "none", "cancelled unknown_sku"}, {"tok_capture_rejected", "mug-red", "cancelled capture_rejected"},
+		{"tok_ok", "mug-red", "confirmed"},
+		{"tok_timeout", "mug-red", "confirmed"},
+		{"tok_flaky", "mug-red", "confirmed"},
+		{"tok_declined", "mug-red", "cancelled card_declined"},
+		{"tok_ok", "none", "cancelled unknown_sku"},
+		{"tok_timeout", "none", "cancelled unknown_sku"},
+		{"tok_capture_rejected", "mug-red", "cancelled capture_rejected"},
 	}
 }
 
