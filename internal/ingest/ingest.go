@@ -130,18 +130,29 @@ func New(store Store, write WriteFunc, cfg Config, hooks Hooks) *Ingest {
 // write function for this item.
 func (in *Ingest) Accept(ctx context.Context, r *Request) (answer Answer, replayed bool, err error) {
 	defer func() { in.report(replayed, err) }()
-	e, leader, err := in.enter(r)
-	if err != nil {
-		return Answer{}, false, err
-	}
-	defer in.leave()
-	if leader {
-		return e.wait(ctx)
-	}
 	follow, cancel := context.WithTimeoutCause(ctx, in.cfg.FollowFor, ErrInFlight)
 	defer cancel()
-	answer, _, err = e.wait(follow)
-	return answer, err == nil, err
+	for {
+		e, leader, err := in.enter(r)
+		if err != nil {
+			return Answer{}, false, err
+		}
+		if leader {
+			defer in.leave()
+			return e.wait(ctx)
+		}
+		answer, _, err = e.wait(follow)
+		in.leave()
+		switch {
+		case e.request.Fingerprint == r.Fingerprint:
+			return answer, err == nil, err
+		case err == nil: // what the key stands for is the other body
+			return Answer{}, false, ErrKeyReused
+		case follow.Err() != nil:
+			return Answer{}, false, context.Cause(follow)
+		}
+		// The other body was refused, or failed: the key may well stand for this one.
+	}
 }
 
 func (e *entry) wait(ctx context.Context) (Answer, bool, error) {
@@ -161,8 +172,6 @@ func (in *Ingest) enter(r *Request) (_ *entry, leader bool, _ error) {
 	switch {
 	case in.closed:
 		return nil, false, ErrClosed
-	case first != nil && first.request.Fingerprint != r.Fingerprint:
-		return nil, false, ErrKeyReused
 	case in.waiting >= in.cfg.MaxInFlight || first == nil && len(in.pending) >= in.cfg.MaxInFlight:
 		return nil, false, ErrOverloaded
 	}

@@ -87,7 +87,7 @@ func TestBackbone_SetsAPoisonMessageAside(t *testing.T) {
 		r.wantEnd(t, o.ID, "confirmed")
 	}
 	letter := r.wantDeadLetter(t, "mailer", bad.ID)
-	if letter.typ != order.EventPlaced || !strings.Contains(letter.err, "nil pointer") {
+	if letter.typ != order.EventPlaced || !strings.Contains(letter.err, "panicked: a bug") {
 		t.Errorf("the dead letter is %+v", letter)
 	}
 	r.wantLogged(t, "ERROR", map[string]string{"consumer": "mailer", "message_id": letter.id})
