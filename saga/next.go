@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"fmt"
 	"cmp"
 	"slices"
 	"time"
@@ -142,7 +143,7 @@ func (Tick) apply(t *transition) {
 	if t.s.Reason == nil && !t.s.Overdue && !t.s.Deadline.IsZero() && !t.now.Before(t.s.Deadline) {
 		t.change(Entry{Cause: CauseDeadline})
 		if !t.pivotSent() {
-			t.compensate(Reason{Code: CodeDeadline})
+			t.compensate(Reason{Code: CodeDeadline, Detail: fmt.Sprintf("not past its point of no return within %v", t.d.Deadline)})
 			return
 		}
 		t.s.Overdue, t.fx.Overdue = true, true

@@ -28,7 +28,7 @@ func Err(err error) slog.Attr { return slog.Any(ErrorKey, err) }
 // NewLogger writes lines to w that are at least of the level ("debug", "info", "warn" or "error"; anything else is
 // info). The format is "text", "json", or "auto": text when w is a terminal, else JSON.
 func NewLogger(w io.Writer, level, format string, terminal bool) *slog.Logger {
-	opts := &slog.HandlerOptions{}
+	opts := &slog.HandlerOptions{ReplaceAttr: readable}
 	var least slog.Level
 	if least.UnmarshalText([]byte(level)) == nil {
 		opts.Level = least
@@ -37,4 +37,12 @@ func NewLogger(w io.Writer, level, format string, terminal bool) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+// readable gives durations as people write them: JSON has them in nanoseconds otherwise.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }

@@ -140,7 +140,7 @@ func (h *HTTP) submission(w http.ResponseWriter, r *http.Request, key []string) 
 		Answer: Answer{
 			Status: http.StatusAccepted,
 			Header: map[string]string{"Content-Type": "application/json", "Location": "/v1/orders/" + o.ID},
-			Body:   answer,
+			Body:   append(answer, '\n'),
 		},
 	}, nil
 }

@@ -75,7 +75,7 @@ type View struct {
 	UpdatedAt  time.Time `json:"updated_at"`
 }
 
-// Reason says why an order was cancelled, or what it needs an operator for.
+// Reason says why an order was cancelled, or, when it needs an operator, why it was to be.
 type Reason struct {
 	Code   string `json:"code"`
 	Detail string `json:"detail"`

@@ -70,6 +70,7 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, v any) {
 		http.Error(w, "encoding the answer", http.StatusInternalServerError)
 		return
 	}
+	body = append(body, '\n') // for those who read it on a terminal
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))

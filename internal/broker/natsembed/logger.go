@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 )
 
@@ -72,7 +73,13 @@ func (l *logger) Debugf(string, ...any) {}
 func (l *logger) Tracef(string, ...any) {}
 
 // Warnf implements the server's Logger.
-func (l *logger) Warnf(format string, args ...any) { l.say(slog.LevelWarn, format, args) }
+func (l *logger) Warnf(format string, args ...any) {
+	level := slog.LevelWarn
+	if strings.Contains(format, "Recovering stream state from index") || strings.Contains(format, "Stream state outdated") {
+		level = slog.LevelDebug // what a kill leaves behind; the server mends it, and the relay what it cannot
+	}
+	l.say(level, format, args)
+}
 
 // Errorf implements the server's Logger.
 func (l *logger) Errorf(format string, args ...any) { l.say(slog.LevelError, format, args) }
