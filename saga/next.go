@@ -1,8 +1,8 @@
 package saga
 
 import (
-	"fmt"
 	"cmp"
+	"fmt"
 	"slices"
 	"time"
 
