@@ -85,7 +85,7 @@ func runCases[B any](t *testing.T, cases []testCase[B], open func(t *testing.T) 
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			if why := opts.Skip[c.name]; why != "" {
-				t.Skip(why)
+				t.Skip("not in this adapter's contract: " + why)
 			}
 			c.run(t, open(t), opts)
 		})
