@@ -283,6 +283,8 @@ func TestOrderGet(t *testing.T) {
 		switch strings.TrimPrefix(r.URL.Path, "/v1/orders/") {
 		case "no":
 			_, _ = io.WriteString(w, `{"id":"no","status":"cancelled","total":2500,"currency":"EUR","created_at":"2026-01-02T03:04:05Z","reason":{"code":"card_declined","detail":"not today"},"extra":1}`)
+		case "stuck":
+			_, _ = io.WriteString(w, `{"id":"stuck","status":"needs_operator","total":2500,"currency":"EUR","created_at":"2026-01-02T03:04:05Z"}`)
 		case "slow":
 			_, _ = io.WriteString(w, `{"id":"slow","status":"pending","total":1,"currency":"EUR","created_at":"2026-01-02T03:04:05Z"}`)
 		default:
@@ -295,13 +297,19 @@ func TestOrderGet(t *testing.T) {
 		return runWith(t, every(), vars, append([]string{"order", "get"}, args...)...)
 	}
 
-	table := "ID  STATUS     TOTAL  CURRENCY  CREATED               REASON\n" +
-		"no  cancelled  2500   EUR       2026-01-02T03:04:05Z  card_declined: not today\n"
+	table := "ID  STATUS     TOTAL      CREATED               REASON\n" +
+		"no  cancelled  25.00 EUR  2026-01-02T03:04:05Z  card_declined: not today\n"
 	if got := get("no", "--wait", "1m"); got != (result{0, table, ""}) {
 		t.Errorf("%+v", got)
 	}
 	if got := get("no", "-o", "json"); got.code != 0 || !strings.Contains(got.stdout, `"extra": 1`) {
 		t.Errorf("the server's whole answer is wanted: %+v", got)
+	}
+	if got := get("stuck"); got.code != 0 || !strings.HasPrefix(got.stderr, "hint: See `mainstay verify`") {
+		t.Errorf("%+v", got)
+	}
+	if got := get("stuck", "-o", "json"); got.code != 0 || got.stderr != "" {
+		t.Errorf("standard error is for errors in JSON: %+v", got)
 	}
 	if got := get("slow"); got.code != 0 || !strings.Contains(got.stdout, "pending") {
 		t.Errorf("%+v", got)

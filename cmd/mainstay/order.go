@@ -63,7 +63,11 @@ func printOrder(env app.Env, output *format, o client.Order) error {
 	if o.Reason != nil {
 		reason = fmt.Sprintf("%s: %s", o.Reason.Code, o.Reason.Detail)
 	}
-	return output.print(env.Stdout, o.Raw, []string{"ID", "STATUS", "TOTAL", "CURRENCY", "CREATED", "REASON"}, [][]string{{
-		o.ID, o.Status, fmt.Sprint(o.Total), o.Currency, o.CreatedAt.UTC().Format(time.RFC3339), reason,
+	err := output.print(env.Stdout, o.Raw, []string{"ID", "STATUS", "TOTAL", "CREATED", "REASON"}, [][]string{{
+		o.ID, o.Status, client.Money(o.Total, o.Currency), o.CreatedAt.UTC().Format(time.RFC3339), reason,
 	}})
+	if err == nil && *output == "table" && o.Status == client.StatusNeedsOperator {
+		_, err = fmt.Fprintln(env.Stderr, "hint: See `mainstay verify` for what is owed, and the log line of its dead letter for why.")
+	}
+	return err
 }

@@ -31,15 +31,6 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// money is an amount in minor units, a hundred to one, as the demo's only currency has it.
-func money(minor int64, in string) string {
-	sign := ""
-	if minor < 0 {
-		sign, minor = "-", -minor
-	}
-	return fmt.Sprintf("%s%d.%02d %s", sign, minor/100, minor%100, in)
-}
-
 // print writes the result: one JSON document, or for people.
 func (r *Result) print(w io.Writer, inJSON bool, p paint) error {
 	if inJSON {
@@ -70,7 +61,7 @@ func (r *Result) closing() string {
 		s += fmt.Sprintf(", %d wrong", n)
 	}
 	for i, o := range r.Owed {
-		s += map[bool]string{true: "; owed: ", false: ", "}[i == 0] + o.What + " " + money(o.Amount, o.Currency)
+		s += map[bool]string{true: "; owed: ", false: ", "}[i == 0] + o.What + " " + client.Money(o.Amount, o.Currency)
 	}
 	return s
 }

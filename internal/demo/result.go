@@ -270,7 +270,7 @@ func (r *Result) compareOwed(theirs []verify.Amount) {
 	}
 	for in, difference := range ours {
 		if difference != 0 {
-			r.found(mismatchWrong, "owed", "the clients and the database differ by %s", money(difference, in))
+			r.found(mismatchWrong, "owed", "the clients and the database differ by %s", client.Money(difference, in))
 		}
 	}
 }
