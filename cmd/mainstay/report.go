@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/client"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	invariants "github.com/mainstay-io/mainstay/internal/verify"
 )
@@ -76,14 +79,39 @@ func openChecked(ctx context.Context, cfg app.Config) (invariants.Options, error
 	if !file {
 		path = filepath.Join(cfg.Data, "mainstay.db")
 	}
-	if _, err := os.Stat(path); err != nil {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return o, app.Errorf(app.ExitNotFound, "--data names the directory that `mainstay serve` was given, ./mainstay-data by default.",
 			"there is no database %s", path)
+	} else if err != nil {
+		return o, unreadable(path, err)
 	}
 	o.Dialect, o.GatewayFile = mainstay.SQLite, filepath.Join(filepath.Dir(path), "gateway.db")
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(5000)")
+	if err != nil {
+		return o, err
+	}
 	o.DB = db
-	return o, err
+	if err := db.PingContext(ctx); err != nil {
+		return o, errors.Join(unreadable(path, reasonOf(path, err)), db.Close())
+	}
+	return o, nil
+}
+
+// reasonOf is why a file cannot be opened in the operating system's words, or else in SQLite's.
+func reasonOf(path string, err error) error {
+	f, refused := os.Open(path)
+	if refused != nil {
+		return refused
+	}
+	return errors.Join(err, f.Close())
+}
+
+func unreadable(path string, err error) error {
+	hint := "--data names the directory that `mainstay serve` was given."
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "Run it as the user that runs serve."
+	}
+	return app.Errorf(app.ExitError, hint, "opening the database %s: %w", path, err)
 }
 
 // printReport prints a line for each check, the violations below it, and what it comes to. Violations are an error.
@@ -120,11 +148,12 @@ func reportText(r invariants.Report) string {
 			fmt.Fprintf(&b, "         and %d more\n", more)
 		}
 	}
+	needsYou(&b, r)
 	n := r.Counts
 	fmt.Fprintf(&b, "\n%d accepted: %d confirmed, %d cancelled, %d %s an operator, %d pending; %d open %s", n.Accepted, n.Confirmed,
 		n.Cancelled, n.NeedsOperator, plural(n.NeedsOperator, "needs", "need"), n.Pending, n.OpenDeadLetters, plural(n.OpenDeadLetters, "dead letter", "dead letters"))
 	for _, a := range n.Owed {
-		fmt.Fprintf(&b, "; owed: void %d %s (minor units)", a.Amount, a.Currency)
+		b.WriteString("; owed: void " + client.Money(a.Amount, a.Currency))
 	}
 	if found := r.Found(); found > 0 {
 		fmt.Fprintf(&b, "; %d %s\n", found, plural(found, "violation", "violations"))
@@ -132,6 +161,33 @@ func reportText(r invariants.Report) string {
 		b.WriteString("; nothing lost, nothing twice\n")
 	}
 	return b.String()
+}
+
+// needsYou names the orders that need an operator, a line each, with what is owed and which steps are stuck.
+func needsYou(b *strings.Builder, r invariants.Report) {
+	for _, o := range r.Open {
+		var says []string
+		if o.Owed > 0 {
+			says = append(says, "void is owed ("+client.Money(o.Owed, o.Currency)+")")
+		}
+		for _, s := range o.Steps {
+			says = append(says, fmt.Sprintf("%s of step %s failed: %s, %q", doing(s.Op), s.Step, s.Code, s.Detail))
+		}
+		if o.DeadLetterSince != nil {
+			says = append(says, "dead letter since "+o.DeadLetterSince.Format(time.RFC3339))
+		}
+		fmt.Fprintf(b, "needs you: %s  %s\n", o.OrderID, strings.Join(says, "; "))
+	}
+	if more := r.Counts.NeedsOperator - int64(len(r.Open)); more > 0 {
+		fmt.Fprintf(b, "needs you: and %d more\n", more)
+	}
+}
+
+func doing(op string) string {
+	if op == "undo" {
+		return "compensation"
+	}
+	return "action"
 }
 
 func plural(n int64, one, many string) string {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -82,6 +83,7 @@ func TestVerify_SaysWhatItCannotCheck(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(empty, "mainstay.db"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	notDir := filepath.Join(empty, "mainstay.db")
 	torn := filepath.Join(t.TempDir(), "journal")
 	if err := os.WriteFile(torn, []byte("nonsense\n{}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -92,6 +94,7 @@ func TestVerify_SaysWhatItCannotCheck(t *testing.T) {
 		want string
 	}{
 		"no directory": {[]string{"--data", filepath.Join(empty, "none")}, app.ExitNotFound, "there is no database"},
+		"a file":       {[]string{"--data", notDir}, app.ExitError, "not a directory"},
 		"no schema":    {[]string{"--data", empty}, app.ExitConflict, "has no schema"},
 		"no journal":   {[]string{"--data", dataDir(t, ""), "--journal", "none"}, app.ExitNotFound, "opening the journal"},
 		"bad journal":  {[]string{"--data", dataDir(t, ""), "--journal", torn}, app.ExitUsage, "line 1"},
@@ -166,6 +169,54 @@ func refusedToVerify(t *testing.T, says []string, place string, args ...string) 
 	for _, want := range says {
 		if want = strings.ReplaceAll(want, "DIR", place); !strings.Contains(r.stderr, want) {
 			t.Errorf("want %q in:\n%s", want, r.stderr)
+		}
+	}
+}
+
+// TestVerify_SaysWhatItMayNotRead: what is there and closed to this user is not called absent.
+func TestVerify_SaysWhatItMayNotRead(t *testing.T) {
+	t.Parallel()
+	for closed, name := range map[string]string{"directory": "", "file": "mainstay.db"} {
+		t.Run(closed, func(t *testing.T) {
+			t.Parallel()
+			dir := dataDir(t, "")
+			path := filepath.Join(dir, name)
+			if err := os.Chmod(path, 0); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Chmod(path, 0o700) }) // for the removal
+			if f, err := os.Open(path); err == nil {
+				_ = f.Close() // nothing was read
+				t.Skip("this user may read everything")
+			}
+			r := verifying(t, "--data", dir)
+			if r.code != app.ExitError || !strings.Contains(r.stderr, "permission denied") || !strings.Contains(r.stderr, "hint: Run it as the user that runs serve.") {
+				t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+			}
+		})
+	}
+}
+
+func TestReport_NamesWhatNeedsAnOperator(t *testing.T) {
+	t.Parallel()
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	text := reportText(invariants.Report{
+		Counts: invariants.Counts{NeedsOperator: 4, Owed: []invariants.Amount{{Currency: "EUR", Amount: 2500}}},
+		Open: []invariants.Open{
+			{OrderID: "o-1", Currency: "EUR", Owed: 2500, DeadLetterSince: &since, Steps: []invariants.Stuck{
+				{Step: "authorise", Op: "undo", Code: "retryable", Detail: "two\nlines"},
+			}},
+			{OrderID: "o-2", Currency: "EUR", Steps: []invariants.Stuck{{Step: "dispatch", Op: "do", Code: "no_reply", Detail: "silence"}}},
+		},
+	})
+	for _, want := range []string{
+		`needs you: o-1  void is owed (25.00 EUR); compensation of step authorise failed: retryable, "two\nlines"; dead letter since 2026-01-02T03:04:05Z` + "\n",
+		`needs you: o-2  action of step dispatch failed: no_reply, "silence"` + "\n",
+		"needs you: and 2 more\n",
+		"owed: void 25.00 EUR;",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("want %q in:\n%s", want, text)
 		}
 	}
 }

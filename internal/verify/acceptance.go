@@ -4,7 +4,7 @@ package verify
 func acceptance() check {
 	return check{
 		name:    "acceptance",
-		summary: "%d orders, each with its saga; %d idempotency records, each with its order",
+		summary: "%d {order|orders}, each with its saga; %d idempotency {record|records}, each with its order",
 		count: `/* verify.acceptance */
 select (select count(*) from orders), (select count(*) from idempotency where route = 'POST /v1/orders' and status between 200 and 299)`,
 		rules: []string{
@@ -44,7 +44,7 @@ const records = `with record as materialized (
 func outbox() check {
 	return check{
 		name:    "outbox",
-		summary: "%d messages; each order was announced, each ended order has its event, and every command that a saga sent is here",
+		summary: "%d {message|messages}; each order was announced, each ended order has its event, and every command that a saga sent is here",
 		count:   `/* verify.outbox */ select count(*) from outbox`,
 		rules: []string{
 			"/* verify.order_not_announced */\n" + events + `select o.id::text, coalesce(e.placed, 0) || ' events order.placed instead of one'

@@ -10,7 +10,7 @@ const givenUp = `given_up as materialized (
 func ends() check {
 	return check{
 		name:    "one end",
-		summary: "%d orders: %d confirmed, %d cancelled, %d need an operator, %d pending; none hangs",
+		summary: "%d {order|orders}: %d confirmed, %d cancelled, %d {needs|need} an operator, %d pending; none hangs",
 		count: `/* verify.ends */
 select count(*), coalesce(sum(case status when 'confirmed' then 1 else 0 end), 0), coalesce(sum(case status when 'cancelled' then 1 else 0 end), 0),
     coalesce(sum(case status when 'needs_operator' then 1 else 0 end), 0), coalesce(sum(case status when 'pending' then 1 else 0 end), 0)
@@ -38,7 +38,7 @@ where s.definition = 'order' and s.status in ('running', 'compensating') and s.d
 func stock() check {
 	return check{
 		name:    "stock",
-		summary: "%d SKUs and %d movements: every unit is on hand, reserved or shipped, and ended orders hold none",
+		summary: "%d {SKU|SKUs} and %d {movement|movements}: every unit is on hand, reserved or shipped, and ended orders hold none",
 		count:   `/* verify.stock */ select (select count(*) from stock), (select count(*) from stock_movement)`,
 		rules: []string{
 			`/* verify.stock_sum */
@@ -85,7 +85,7 @@ const held = `with ` + givenUp + `, held as materialized (
 func shipments() check {
 	return check{
 		name:    "shipments",
-		summary: "%d bookings with %d carriers; each confirmed order was dispatched, no cancelled one is booked",
+		summary: "%d {booking|bookings} with %d {carrier|carriers}; each confirmed order was dispatched, no cancelled one is booked",
 		count:   `/* verify.shipments */ select (select count(*) from booking), (select count(*) from carrier)`,
 		rules: []string{
 			"/* verify.shipment_of_confirmed */\nwith " + givenUp + `select o.id::text, 'the order is confirmed, its booking ' || coalesce(b.status, 'is not there')

@@ -106,7 +106,7 @@ func (s *session) addLines(ctx context.Context, lines []line) error {
 func journal(complete bool) check {
 	c := check{
 		name:    "journal",
-		summary: "%d answers to %d keys, %d of them 2xx, each with its order; %d orders are not in the journal",
+		summary: "%d {answer|answers} to %d {key|keys}, %d of them 2xx, each with its order; %d {order is|orders are} not in the journal",
 		count: `/* verify.journal */
 select count(*), count(distinct key), coalesce(sum(case when status between 200 and 299 then 1 else 0 end), 0),
     (select count(*) from orders o left join (select distinct order_id from verify_journal) j on j.order_id = o.id::text where j.order_id is null)

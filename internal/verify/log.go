@@ -4,7 +4,7 @@ package verify
 func sequences() check {
 	return check{
 		name:    "sequences",
-		summary: "%d logs with %d messages, numbered without gap or repetition",
+		summary: "%d {log|logs} with %d {message|messages}, numbered without gap or repetition",
 		count:   `/* verify.sequences */ select count(*), coalesce(sum(last_sequence), 0)::bigint from log_head`,
 		rules: []string{
 			`/* verify.gap */
@@ -41,7 +41,7 @@ where p.message_id <> '' and p.message_id <> m.id`,
 func places() check {
 	return check{
 		name:    "places",
-		summary: "%d places of %d consumers, none beyond its log; %d messages wait behind them",
+		summary: "%d {place|places} of %d {consumer|consumers}, none beyond its log; %d {message waits|messages wait} behind them",
 		count: `/* verify.places */
 select (select count(*) from place), (select count(*) from consumer),
     (select coalesce(sum(h.last_sequence - p.sequence), 0)::bigint from place p join log_head h on h.topic = p.topic and h.lane = p.lane
@@ -86,7 +86,7 @@ const commands = `with command as materialized (
 func effects() check {
 	return check{
 		name:    "effects",
-		summary: "%d commands and %d outcomes; each command that was passed has its outcome or is parked, and is answered once",
+		summary: "%d {command|commands} and %d {outcome|outcomes}; each command that was passed has its outcome or is parked, and is answered once",
 		count: `/* verify.effects */
 select (select count(*) from outbox where aggregatetype = 'saga' and headers->'headers'->>'replyto' is not null),
     (select count(*) from barrier)`,
@@ -119,7 +119,7 @@ from barrier b group by b.step_key, b.op having count(*) > 1`,
 func deadLetters() check {
 	return check{
 		name:    "dead letters",
-		summary: "%d entered: %d open, %d replaying, %d resolved, %d superseded, %d discarded; %d messages are parked",
+		summary: "%d entered: %d open, %d replaying, %d resolved, %d superseded, %d discarded; %d {message is|messages are} parked",
 		count: `/* verify.dead_letters */
 select count(*), coalesce(sum(case state when 'open' then 1 else 0 end), 0), coalesce(sum(case state when 'replaying' then 1 else 0 end), 0),
     coalesce(sum(case state when 'resolved' then 1 else 0 end), 0), coalesce(sum(case state when 'superseded' then 1 else 0 end), 0),

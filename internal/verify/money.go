@@ -4,7 +4,7 @@ package verify
 func money() check {
 	return check{
 		name:    "money",
-		summary: "%d payments with %d entries that sum to zero; each confirmed order is paid once, no cancelled one holds money",
+		summary: "%d {payment|payments} with %d {entry|entries} that sum to zero; each confirmed order is paid once, no cancelled one holds money",
 		count:   `/* verify.money */ select (select count(*) from payment), (select count(*) from payment_entry)`,
 		rules: []string{
 			`/* verify.balance */
@@ -48,7 +48,7 @@ func noGateway(s *session) string { return s.noGateway }
 func gateway() check {
 	return check{
 		name:    "gateway",
-		summary: "%d authorisations at the payment gateway; they agree with the books, and none holds money of a cancelled order",
+		summary: "%d {authorisation|authorisations} at the payment gateway; all agree with the books, and none holds money of a cancelled order",
 		skip:    noGateway,
 		count:   `/* verify.gateway */ select count(*) from sandbox.authorisation`,
 		rules: []string{
@@ -88,7 +88,7 @@ where status in ('authorised', 'captured') group by order_ref having count(*) > 
 func gatewayAccounts() check {
 	return check{
 		name:         "gateway accounts",
-		summary:      "%d authorisations, each of an order that exists",
+		summary:      "%d {authorisation|authorisations}, each of an order that exists",
 		gatewayFirst: true,
 		skip:         noGateway,
 		count:        `/* verify.gateway_accounts */ select count(*) from sandbox.authorisation`,

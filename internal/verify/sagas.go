@@ -22,7 +22,7 @@ const (
 func sagas() check {
 	return check{
 		name:    "sagas",
-		summary: "%d sagas with %d transitions, in unbroken order; what was undone is all that was done, and nothing past the pivot",
+		summary: "%d {saga|sagas} with %d {transition|transitions}, in unbroken order; what was undone is all that was done, and nothing past the pivot",
 		count:   `/* verify.sagas */ select (select count(*) from saga), (select count(*) from saga_history)`,
 		scan:    scanSagas,
 	}

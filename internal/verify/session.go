@@ -213,7 +213,7 @@ func sqliteWords() []string {
 		"{log}", "outbox", "{first}", "outbox",
 		"{messages}", "(select id, topic, lane, sequence, key, type, headers, created_at from outbox)",
 		"{sent}", "json_each(h.sent) as m", "{lines}", "json_each(o.lines) as l", "{topics}", "json_each(c.topics) as t",
-		"{body}", "cast(i.body as text)", "{micros created_at}", "created_at",
+		"{body}", "cast(i.body as text)", "{micros created_at}", "created_at", "{micros d.entered_at}", "d.entered_at",
 		"{unnumbered}", nothing, "{numbered twice}", nothing, "{gone}", holes,
 	}
 }
@@ -230,6 +230,7 @@ func postgresWords() []string {
 		"{topics}", "jsonb_array_elements_text(c.topics) as t(value)",
 		"{body}", "convert_from(i.body, 'UTF8')::jsonb",
 		"{micros created_at}", "(extract(epoch from created_at) * 1000000)::bigint",
+		"{micros d.entered_at}", "(extract(epoch from d.entered_at) * 1000000)::bigint",
 		"{unnumbered}", `select o.id::text, 'the sequencer has passed it by: it has no sequence'
 from outbox o cross join sequencer_state q left join ` + log + ` e on e.position = o.position
 where e.position is null and pg_visible_in_snapshot(o.xid, q.snapshot)`,

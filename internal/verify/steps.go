@@ -21,7 +21,7 @@ const stepwise = `with ` + givenUp + `, known as materialized (
 func barrier() check {
 	return check{
 		name:    "barrier",
-		summary: "%d outcomes of steps, each with exactly its effect; nothing was done after it was undone",
+		summary: "%d {outcome|outcomes} of steps, each with exactly its effect; nothing was done after it was undone",
 		count:   `/* verify.barrier */ select count(*) from barrier`,
 		rules: []string{
 			`/* verify.undo_without_do */

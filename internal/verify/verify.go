@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mainstay-io/mainstay"
@@ -30,7 +32,7 @@ type Options struct {
 	Retention time.Duration
 	// Grace is how long after its deadline an order that nobody works on counts as hanging, 2 minutes by default.
 	Grace time.Duration
-	// Limit is the most violations that a check names, 20 by default; all are counted.
+	// Limit is the most violations that a check names, and the most open orders, 20 by default; all are counted.
 	Limit int
 	Clock clock.Clock
 }
@@ -61,6 +63,8 @@ type Check struct {
 type Report struct {
 	Checks []Check `json:"checks"`
 	Counts Counts  `json:"counts"`
+	// Open names the oldest of the Counts.NeedsOperator orders, at most Options.Limit.
+	Open []Open `json:"open"`
 }
 
 // Found is the number of violations of all checks.
@@ -110,8 +114,8 @@ func (s *session) all(ctx context.Context) (Report, error) {
 		}
 		r.Checks = append(r.Checks, done)
 	}
-	counts, err := s.counts(ctx)
-	r.Counts = counts
+	var err error
+	r.Counts, r.Open, err = s.counts(ctx)
 	return r, err
 }
 
@@ -185,10 +189,28 @@ func (s *session) check(ctx context.Context, c check) (Check, error) {
 	return out, err
 }
 
+// sentence puts a number in the place of each %d. Words in braces are said of the number before them: "{order|orders}"
+// is the first for one, else the second.
 func sentence(format string, numbers []int64) string {
-	args := make([]any, len(numbers))
-	for i, n := range numbers {
-		args[i] = n
+	var b strings.Builder
+	text, rest, _ := strings.Cut(format, "%d")
+	b.WriteString(text)
+	for _, n := range numbers {
+		text, rest, _ = strings.Cut(rest, "%d")
+		b.WriteString(strconv.FormatInt(n, 10))
+		for choice := true; choice; {
+			var before, words string
+			if before, words, choice = strings.Cut(text, "{"); !choice {
+				break
+			}
+			words, text, _ = strings.Cut(words, "}")
+			one, many, _ := strings.Cut(words, "|")
+			if n != 1 {
+				one = many
+			}
+			b.WriteString(before + one)
+		}
+		b.WriteString(text)
 	}
-	return fmt.Sprintf(format, args...)
+	return b.String()
 }

@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -53,6 +54,17 @@ func healthy(t *testing.T, w *world) {
 		Owed: []verify.Amount{{Currency: "EUR", Amount: 2500}},
 	}
 	if diff := cmp.Diff(want, r.Counts); diff != "" {
+		t.Error(diff)
+	}
+	if len(r.Open) != 1 || r.Open[0].DeadLetterSince == nil || time.Since(*r.Open[0].DeadLetterSince).Abs() > time.Hour {
+		t.Fatalf("one open order with a dead letter of today is wanted: %+v", r.Open)
+	}
+	r.Open[0].DeadLetterSince = nil
+	open := []verify.Open{{
+		OrderID: w.ids["stuck"], Currency: "EUR", Owed: 2500,
+		Steps: []verify.Stuck{{Step: "authorise", Op: "undo", Code: "retryable", Detail: "sandbox: service unavailable"}},
+	}}
+	if diff := cmp.Diff(open, r.Open); diff != "" {
 		t.Error(diff)
 	}
 }
