@@ -1,6 +1,8 @@
 package verify_test
 
 import (
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ func TestRun(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, w *world) {
 		t.Run("healthy", func(t *testing.T) { healthy(t, w) })
+		t.Run("open orders", func(t *testing.T) { openIsLimited(t, w) })
 		planting(t, w)
 		journals(t, w)
 		options(t, w)
@@ -66,5 +69,21 @@ func healthy(t *testing.T, w *world) {
 	}}
 	if diff := cmp.Diff(open, r.Open); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// openIsLimited: the oldest are named, an order without a readable saga among them, and all are counted.
+func openIsLimited(t *testing.T, w *world) {
+	t.Parallel()
+	p := w.copy(t)
+	p.exec(t, "update orders set status = 'needs_operator'; delete from saga where id = '$confirmed'")
+	o := p.options()
+	o.Limit = 3
+	if r := run(t, o); len(r.Open) != 3 || r.Counts.NeedsOperator != 7 {
+		t.Errorf("3 of 7 open orders are wanted: %+v", r)
+	}
+	o.Limit = 0
+	if r := run(t, o); len(r.Open) != 7 || !slices.IsSortedFunc(r.Open, func(a, b verify.Open) int { return strings.Compare(a.OrderID, b.OrderID) }) {
+		t.Errorf("7 open orders are wanted, by age: %+v", r.Open)
 	}
 }
