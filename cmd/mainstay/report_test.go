@@ -203,11 +203,7 @@ func verifyAsNobody(t *testing.T, dir string) result {
 	if os.Geteuid() != 0 {
 		return verifying(t, "--data", dir)
 	}
-	place, err := os.MkdirTemp("", "verify-as-nobody") // of a test's own folder only root may see the inside
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(place) })
+	place := t.TempDir() // beside dir, in a folder that only root may enter until below
 	program, err := os.ReadFile(proc.BuildPlain(t, "./cmd/mainstay"))
 	bin := filepath.Join(place, "mainstay")
 	err = errors.Join(err, os.WriteFile(bin, program, 0o755), os.Chmod(place, 0o755), os.Chmod(filepath.Dir(dir), 0o755))
