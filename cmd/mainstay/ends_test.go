@@ -111,6 +111,22 @@ func TestServe_EveryEnd(t *testing.T) {
 	}
 }
 
+// TestServe_OnOtherVersions reaches every end on the versions of PostgreSQL that the other tests do not meet.
+func TestServe_OnOtherVersions(t *testing.T) {
+	t.Parallel()
+	bin := proc.Build(t, "./cmd/mainstay")
+	for _, version := range pgtest.Versions() {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.NewVersion(t, version).NewDatabase()
+			runCommand(t, bin, "migrate", "up", "--database", url, "--lanes", "4")
+			s := startServer(t, bin, append(endsFlags(), "--data", t.TempDir(), "--database", url)...)
+			wantEveryEnd(t, s)
+			verify(t, "--database", url)
+		})
+	}
+}
+
 // brokerFlags name the broker; an external NATS server is started for the test.
 func brokerFlags(t testing.TB, broker string) []string {
 	t.Helper()

@@ -195,8 +195,9 @@ func (s *session) sql(query string) string {
 
 func number(t time.Time) string { return strconv.FormatInt(t.UnixMicro(), 10) }
 
+// instant multiplies: PostgreSQL 14 refuses so many microseconds in the text of an interval.
 func instant(t time.Time) string {
-	return "(timestamptz 'epoch' + interval '" + number(t) + " microseconds')"
+	return "(timestamptz 'epoch' + " + number(t) + " * interval '1 microsecond')"
 }
 
 // holes are messages that are missing between others: on SQLite positions are dense, as what is rolled back gives its

@@ -16,6 +16,8 @@
 // memory, the server of tests lies there, which makes a new database about four times as fast; that of benchmarks and
 // those of NewServer are always on the disk.
 //
+// NewVersion starts other versions, whose binaries are Maven artefacts; it needs mvn and xz, and skips without them.
+//
 // Everything may be called from parallel tests.
 package pgtest
 
