@@ -128,10 +128,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 }
 
 // lookups pins the plans of units of work. A statement of the machinery looks up a few keys; planned while its table
-// was small or not analysed yet, it would go on to scan the whole of it.
+// was small or not analysed yet, it would go on to scan the whole of it. Every statement is planned once for each
+// session: planning it for its arguments, again and again, costs more than many of them take to run.
 func lookups() map[string]string {
 	return map[string]string{
 		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+		"plan_cache_mode": "force_generic_plan",
 	}
 }
 
