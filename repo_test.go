@@ -166,7 +166,7 @@ var rules = []rule{
 		name:   "ingest needs no broker",
 		reason: "it accepts orders while every broker is away, so it must not even be able to wait for one",
 		check: linkedOnlyInto("github.com/nats-io/nats.go/...", "./internal/broker/natsbroker", "./internal/broker/natsembed",
-			"./internal/process/outbox", "./internal/process/worker", "./internal/process/serve",
+			"./internal/process/carrier", "./internal/process/outbox", "./internal/process/worker", "./internal/process/serve",
 			"./internal/demo", "./internal/bench", "./cmd/outbox", "./cmd/worker", "./cmd/mainstay"),
 		broken: graph{
 			"./cmd/ingest": {"./internal/process/ingest"}, "./internal/process/ingest": {"./internal/broker/natsbroker"},

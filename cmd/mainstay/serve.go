@@ -23,13 +23,13 @@ after the next start. A second signal ends it at once, and that loses nothing ei
 		Args:        exactly(),
 		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitConflict, app.ExitUnreachable),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := app.LoadConfig(env, cmd.Flags())
+			cfg, err := app.LoadConfigOf(app.Serve, env, cmd.Flags())
 			if err != nil {
 				return err
 			}
 			return p.serve(cmd.Context(), env, cfg)
 		},
 	}
-	app.AddFlags(cmd.Flags())
+	app.AddFlagsOf(app.Serve, cmd.Flags())
 	return cmd
 }

@@ -52,9 +52,18 @@ func (c Config) Origin(name string) Origin {
 
 // AddFlags adds the flags of the named settings, or of all when none are named, and --config.
 func AddFlags(flags *pflag.FlagSet, names ...string) {
+	addFlags(flags, func(s Setting) bool { return len(names) == 0 || slices.Contains(names, s.Name) })
+}
+
+// AddFlagsOf adds the flags of the settings that a process takes, and --config.
+func AddFlagsOf(process string, flags *pflag.FlagSet) {
+	addFlags(flags, func(s Setting) bool { return s.TakenBy(process) })
+}
+
+func addFlags(flags *pflag.FlagSet, wanted func(Setting) bool) {
 	flags.String("config", "", "YAML `FILE` of settings (env "+configVariable+"); none is read unless named")
 	for _, s := range Settings() {
-		if len(names) > 0 && !slices.Contains(names, s.Name) {
+		if !wanted(s) {
 			continue
 		}
 		v := &flagText{kind: s.Kind, text: s.Default}
@@ -77,12 +86,30 @@ func (v *flagText) Type() string       { return v.kind }
 //
 // A variable or a key of the file that is empty counts as not given.
 func LoadConfig(env Env, flags *pflag.FlagSet) (Config, error) {
+	return loadConfig(env, flags, "", "`mainstay config print --help` lists every setting.")
+}
+
+// LoadConfigOf is LoadConfig for one process: settings that it does not take keep their defaults, whatever a file or
+// an environment that is shared with other processes says of them.
+func LoadConfigOf(process string, env Env, flags *pflag.FlagSet) (Config, error) {
+	hint := "`" + process + " --help` lists its settings."
+	if process == Serve {
+		hint = "`mainstay serve --help` lists its settings."
+	}
+	return loadConfig(env, flags, process, hint)
+}
+
+func loadConfig(env Env, flags *pflag.FlagSet, process, hint string) (Config, error) {
 	if flags == nil {
 		flags = pflag.NewFlagSet("", pflag.ContinueOnError)
 	}
 	layers, errs := readLayers(env, flags)
-	c := Config{origins: map[string]Origin{}}
+	c := Config{process: process, origins: map[string]Origin{}}
 	for _, s := range Settings() {
+		layers := layers
+		if !c.takes(s.Name) {
+			layers = nil
+		}
 		value, origin := s.Default, Origin{Kind: "default"}
 		for _, l := range layers {
 			if v, ok := l.value(s.Name); ok {
@@ -100,11 +127,16 @@ func LoadConfig(env Env, flags *pflag.FlagSet) (Config, error) {
 			errs = append(errs, check(c))
 		}
 	}
-	return c, configError(errs)
+	return c, configError(errs, hint)
+}
+
+// takes says whether the process that c is for takes the named setting; all are taken where it is for none.
+func (c Config) takes(name string) bool {
+	return c.process == "" || slices.ContainsFunc(Settings(), func(s Setting) bool { return s.Name == name && s.TakenBy(c.process) })
 }
 
 // configError joins mistakes into one error of code ExitUsage; nil when there are none.
-func configError(errs []error) error {
+func configError(errs []error, hint string) error {
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	if len(errs) == 0 {
 		return nil
@@ -113,7 +145,7 @@ func configError(errs []error) error {
 	if len(errs) > 1 {
 		err = fmt.Errorf("%d mistakes in the configuration:\n%w", len(errs), err)
 	}
-	return &Error{Code: ExitUsage, Err: err, Hint: "`mainstay config print --help` lists every setting."}
+	return &Error{Code: ExitUsage, Err: err, Hint: hint}
 }
 
 // layer is one source of settings.

@@ -41,6 +41,9 @@ environment before the file, the file before the default. A file is read only wh
 names it. An empty variable or key counts as not given. An unknown key is refused, and all mistakes are reported at
 once. ` + "`mainstay config print`" + ` shows each value with its origin; passwords in URLs are never shown.
 
+A process takes the settings that it uses, as each of them says; its --help lists them. One file, and one environment,
+may serve all processes: what one does not take it leaves alone.
+
 Durations are written as in ` + "`500ms`, `20s`, `24h`" + `.
 
 `)
@@ -51,6 +54,7 @@ Durations are written as in ` + "`500ms`, `20s`, `24h`" + `.
 		}
 		fmt.Fprintf(&b, "## %s\n\n%s\n\n", s.Name, s.Doc)
 		fmt.Fprintf(&b, "- flag `--%s`, environment `%s`\n- %s, by default %s\n", s.Flag(), s.Variable(), s.Kind, value)
+		fmt.Fprintf(&b, "- taken by %s\n", strings.Join(s.Processes, ", "))
 		if s.Secret {
 			b.WriteString("- may hold a password: prefer the environment or the file to the flag, which other users of the machine can see\n")
 		}

@@ -23,10 +23,15 @@ type Setting struct {
 	Doc string
 	// Secret says that the value may hold a password, and is never shown in full.
 	Secret bool
+	// Processes are those that take it.
+	Processes []string
 
 	set  func(c *Config, value string) error
 	show func(c Config) string
 }
+
+// TakenBy says whether a process takes the setting.
+func (s Setting) TakenBy(process string) bool { return slices.Contains(s.Processes, process) }
 
 // Flag is the name on the command line, without the dashes.
 func (s Setting) Flag() string { return strings.ReplaceAll(s.Name, "_", "-") }
@@ -45,7 +50,7 @@ func (s Setting) Value(c Config) string {
 // setting makes a line whose value is parsed by parse, checked by checks, and stored where field points to.
 func setting[T any](kind, name, value, doc string, field func(*Config) *T, parse func(string) (T, error), format func(T) string, checks []func(T) error) Setting {
 	return Setting{
-		Name: name, Kind: kind, Default: value, Doc: doc,
+		Name: name, Kind: kind, Default: value, Doc: doc, Processes: []string{Serve},
 		set: func(c *Config, text string) error {
 			v, err := parse(text)
 			if err != nil {
@@ -61,6 +66,12 @@ func setting[T any](kind, name, value, doc string, field func(*Config) *T, parse
 		},
 		show: func(c Config) string { return format(*field(&c)) },
 	}
+}
+
+// also says which processes take the setting beside `serve`.
+func (s Setting) also(processes ...string) Setting {
+	s.Processes = append(slices.Clone(s.Processes), processes...)
+	return s
 }
 
 func text(name, value, doc string, field func(*Config) *string, checks ...func(string) error) Setting {

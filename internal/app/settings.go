@@ -5,6 +5,14 @@ import (
 	"time"
 )
 
+// Processes, as settings name them.
+const (
+	Serve  = "serve"
+	Ingest = "ingest"
+	Outbox = "outbox"
+	Worker = "worker"
+)
+
 // Config is one immutable snapshot of the settings. It is passed by value.
 type Config struct {
 	Data                 string
@@ -27,64 +35,72 @@ type Config struct {
 	Lanes                int
 	WorkerConcurrency    int
 
+	process string
 	origins map[string]Origin
 }
 
-// Settings is the table of all settings: name, default, what it means, where it goes, and what it must be. A line
-// here (and its field in Config) is all that a new setting takes.
+// Settings is the table of all settings: name, default, what it means, where it goes, what it must be, and which
+// processes take it beside `serve`. A line here (and its field in Config) is all that a new setting takes.
 func Settings() []Setting {
 	return []Setting{
 		text("data", "./mainstay-data", "Directory of everything that `serve` keeps: its database, unless that is given a path or a server, and the embedded broker's store.",
 			func(c *Config) *string { return &c.Data }, notEmpty),
 		text("http", "127.0.0.1:8080", "Address of the ingest API. Left alone, a busy port gives way to the next free one.",
-			func(c *Config) *string { return &c.HTTP }, hostPort),
+			func(c *Config) *string { return &c.HTTP }, hostPort).also(Ingest),
 		text("ops", "127.0.0.1:8081", "Address of the operator API, probes and metrics. Left alone, a busy port gives way to the next free one.",
-			func(c *Config) *string { return &c.Ops }, hostPort),
-		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME` or `sqlite:PATH`, with the payment gateway's books beside that file; empty is SQLite inside the data directory.",
-			func(c *Config) *string { return &c.Database }, oneOfSchemes("postgres", "postgresql", "sqlite"), encodedUser("@/")),
-		secret("broker", "", "Broker: `nats://HOST:4222[,nats://HOST:4222]`, `memory`, or `database` (workers read the log, no broker at all); empty is the embedded NATS server.",
-			func(c *Config) *string { return &c.Broker }, oneOfSchemes("nats", "tls", "memory", "database"), encodedUser("@/?#")),
+			func(c *Config) *string { return &c.Ops }, hostPort).also(Ingest, Outbox, Worker),
+		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME`. `serve` takes `sqlite:PATH` too, with the payment gateway's books beside that file; empty it is SQLite inside the data directory.",
+			func(c *Config) *string { return &c.Database }, oneOfSchemes("postgres", "postgresql", "sqlite"), encodedUser("@/")).also(Ingest, Outbox, Worker),
+		secret("broker", "", "Broker: `nats://HOST:4222[,nats://HOST:4222]`, or `database` (workers read the log, no broker at all). `serve` takes `memory` too; empty it is the embedded NATS server.",
+			func(c *Config) *string { return &c.Broker }, oneOfSchemes("nats", "tls", "memory", "database"), encodedUser("@/?#")).also(Outbox, Worker),
 		boolean("allow_unauthenticated", false, "Serve on addresses that other machines can reach, although nobody is asked who they are.",
-			func(c *Config) *bool { return &c.AllowUnauthenticated }),
+			func(c *Config) *bool { return &c.AllowUnauthenticated }).also(Ingest, Outbox, Worker),
 		text("log_level", "info", "Least severe log line that is written: `debug`, `info`, `warn` or `error`.",
-			func(c *Config) *string { return &c.LogLevel }, oneOf("debug", "info", "warn", "error")),
+			func(c *Config) *string { return &c.LogLevel }, oneOf("debug", "info", "warn", "error")).also(Ingest, Outbox, Worker),
 		text("log_format", "auto", "Form of log lines: `text`, `json`, or `auto` (text on a terminal, else JSON).",
-			func(c *Config) *string { return &c.LogFormat }, oneOf("auto", "text", "json")),
+			func(c *Config) *string { return &c.LogFormat }, oneOf("auto", "text", "json")).also(Ingest, Outbox, Worker),
 		duration("shutdown_grace", 20*time.Second, "How long a stopping process may take to drain and close.",
-			func(c *Config) *time.Duration { return &c.ShutdownGrace }, between(time.Second, 10*time.Minute)),
+			func(c *Config) *time.Duration { return &c.ShutdownGrace }, between(time.Second, 10*time.Minute)).also(Ingest, Outbox, Worker),
 		text("nats_sync", "always", "When the embedded broker syncs its store to disk: `always`, or `lazy` (a power cut may lose its tail, which is then filled again from the outbox).",
 			func(c *Config) *string { return &c.NATSSync }, oneOf("always", "lazy")),
 		duration("idempotency_retention", 24*time.Hour, "How long an idempotency key keeps its answer.",
-			func(c *Config) *time.Duration { return &c.IdempotencyRetention }, between(24*time.Hour, 366*24*time.Hour)),
+			func(c *Config) *time.Duration { return &c.IdempotencyRetention }, between(24*time.Hour, 366*24*time.Hour)).also(Ingest),
 		number("in_flight", 1024, "Requests that are served at a time; one more is answered 503 with Retry-After.",
-			func(c *Config) *int { return &c.InFlight }, between(1, 1_000_000)),
+			func(c *Config) *int { return &c.InFlight }, between(1, 1_000_000)).also(Ingest),
 		number("waiters", 4096, "Requests with `?wait` that are held at a time, beside those in flight.",
-			func(c *Config) *int { return &c.Waiters }, between(1, 10_000)),
+			func(c *Config) *int { return &c.Waiters }, between(1, 10_000)).also(Ingest),
 		duration("order_deadline", 2*time.Minute, "Time from an order's acceptance until it must have passed its point of no return; past it, it is compensated.",
-			func(c *Config) *time.Duration { return &c.OrderDeadline }, between(time.Second, 30*24*time.Hour)),
+			func(c *Config) *time.Duration { return &c.OrderDeadline }, between(time.Second, 30*24*time.Hour)).also(Ingest, Worker),
 		duration("retry_budget", 15*time.Minute, "For how long after its first failure a message, or a call to a remote participant whose outcome nobody knows, is tried again before it becomes a dead letter; an order that waits for it then needs an operator. What no repetition can help becomes one at once.",
-			func(c *Config) *time.Duration { return &c.RetryBudget }, between(time.Second, 30*24*time.Hour)),
+			func(c *Config) *time.Duration { return &c.RetryBudget }, between(time.Second, 30*24*time.Hour)).also(Worker),
 		duration("step_timeout", 10*time.Second, "How long a saga waits for the reply of a step before it asks again.",
-			func(c *Config) *time.Duration { return &c.StepTimeout }, between(100*time.Millisecond, time.Hour)),
+			func(c *Config) *time.Duration { return &c.StepTimeout }, between(100*time.Millisecond, time.Hour)).also(Ingest, Worker),
 		duration("call_timeout", 5*time.Second, "Time that one call to a remote participant may take.",
-			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)),
+			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)).also(Worker),
 		number("lanes", 0, "Ordered slices of a topic. Read when the schema is first made, and fixed from then on; 0 is 4 for an embedded database, 16 otherwise.",
 			func(c *Config) *int { return &c.Lanes }, between(0, 256)),
 		number("worker_concurrency", 8, "How much is worked on at a time: a consumer has up to eight times as many calls to remote participants under way.",
-			func(c *Config) *int { return &c.WorkerConcurrency }, between(1, 1024)),
+			func(c *Config) *int { return &c.WorkerConcurrency }, between(1, 1024)).also(Worker),
 	}
 }
 
 // crossChecks are the rules that join settings.
 func crossChecks() []func(Config) error {
 	return []func(Config) error{
-		func(c Config) error { return c.reachable("http", c.HTTP) },
+		Config.sharedDatabase,
+		Config.sharedBroker,
+		func(c Config) error {
+			if !c.takes("http") {
+				return nil
+			}
+			return c.reachable("http", c.HTTP)
+		},
 		func(c Config) error { return c.reachable("ops", c.Ops) },
 		func(c Config) error {
 			return c.needs(c.StepTimeout < c.OrderDeadline, "step_timeout", "must be shorter than order_deadline (%v)", c.OrderDeadline)
 		},
 		func(c Config) error {
-			return c.needs(c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
+			return c.needs(!c.takes("http") || c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
 		},
 		func(c Config) error {
 			path, isFile := strings.CutPrefix(c.Database, "sqlite:")

@@ -53,7 +53,7 @@ func TestBackbone_EndsOrders(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- group.Run(ctx) }()
 
-			desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.reads)
+			desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.Reads)
 			if _, err := desk.Set(t.Context(), "mug-red", 100); err != nil {
 				t.Fatal(err)
 			}
@@ -70,16 +70,16 @@ func TestBackbone_EndsOrders(t *testing.T) {
 				want[p.ID] = c.status
 				all = append(all, p)
 			}
-			intake := func(ctx context.Context, tx mainstay.Tx) error { return b.intake.Write(ctx, tx, all) }
+			intake := func(ctx context.Context, tx mainstay.Tx) error { return b.intake.Intake.Write(ctx, tx, all) }
 			if err := b.db.Run(t.Context(), intake); err != nil {
 				t.Fatal(err)
 			}
 			began := time.Now()
 			for id, status := range want {
 				wctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-				_ = b.waiters.Wait(wctx, id, nil)
+				_ = b.intake.Waiters.Wait(wctx, id, nil)
 				cancel()
-				o, err := b.reads.Get(t.Context(), id)
+				o, err := b.intake.Reads.Get(t.Context(), id)
 				if err != nil {
 					t.Fatal(err)
 				}

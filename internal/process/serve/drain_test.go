@@ -26,34 +26,33 @@ func TestIntake_DrainLetsWaitersGo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, ops, err := listen(t.Context(), cfg)
+	public, err := app.Listen(t.Context(), cfg, "http")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = ops.Close()
 	pending := placed(t, "tok_ok", "mug-red")
 	err = b.db.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
-		return b.intake.Write(ctx, tx, []*order.Order{pending})
+		return b.intake.Intake.Write(ctx, tx, []*order.Order{pending})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	intake := b.intakeService(public)
+	intake := b.intake.API(public, nil)
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	var running, waiting sync.WaitGroup
-	running.Go(func() { _ = b.waiters.Run(ctx) })
+	running.Go(func() { _ = b.intake.Waiters.Run(ctx) })
 	running.Go(func() { _ = intake.Run(ctx) })
 	waiting.Go(func() {
-		if err := b.waiters.Wait(ctx, pending.ID, nil); err != nil {
+		if err := b.intake.Waiters.Wait(ctx, pending.ID, nil); err != nil {
 			t.Errorf("before: %v", err)
 		}
 	})
 	if err := intake.Drain(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.waiters.Wait(ctx, pending.ID, nil); err != nil {
+	if err := b.intake.Waiters.Wait(ctx, pending.ID, nil); err != nil {
 		t.Errorf("after: %v", err)
 	}
 	waiting.Wait()

@@ -12,6 +12,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker/membroker"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/order"
+	"github.com/mainstay-io/mainstay/internal/process/carrier"
 )
 
 // counted is what the lanes have reported.
@@ -60,14 +61,14 @@ func (c *counted) wantGaps(t testing.TB) {
 }
 
 // faulty puts faults between the backbone and its broker.
-func faulty(f membroker.Faults) func(*carrier) {
-	return func(c *carrier) {
-		b, ok := c.reader.(*membroker.Broker)
+func faulty(f membroker.Faults) func(*carrier.Carrier) {
+	return func(c *carrier.Carrier) {
+		b, ok := c.Reader.(*membroker.Broker)
 		if !ok {
 			panic("the broker is not the one in memory")
 		}
 		bad := membroker.NewFaulty(b, f)
-		c.reader, c.publisher = bad, bad
+		c.Reader, c.Publisher = bad, bad
 	}
 }
 

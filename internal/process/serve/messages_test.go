@@ -12,6 +12,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker/membroker"
 	"github.com/mainstay-io/mainstay/internal/logistics"
 	"github.com/mainstay-io/mainstay/internal/order"
+	"github.com/mainstay-io/mainstay/internal/process/carrier"
 )
 
 // designed are the messages of an order, each of which crosses the broker once: its events, a command for each step
@@ -82,8 +83,8 @@ func TestBackbone_SendsWhatIsDesigned(t *testing.T) {
 				t.Parallel()
 				p := &publishes{}
 				var held *membroker.Broker
-				r := run(t, func(cfg *app.Config) { cfg.Broker = broker }, hooks{relay: p, carry: func(c *carrier) {
-					held, _ = c.reader.(*membroker.Broker)
+				r := run(t, func(cfg *app.Config) { cfg.Broker = broker }, hooks{relay: p, carry: func(c *carrier.Carrier) {
+					held, _ = c.Reader.(*membroker.Broker)
 				}})
 				o := placed(t, c.token, "mug-red")
 				o.Shipping.Country = c.country
@@ -122,7 +123,7 @@ func reasonOf(token string) string {
 func (r *running) closeCountry(t testing.TB, country string) {
 	t.Helper()
 	none := int64(0)
-	if _, err := logistics.NewDesk(r.db.Dialect(), r.db, r.db.reads).SetCapacity(t.Context(), country, &none); err != nil {
+	if _, err := logistics.NewDesk(r.db.Dialect(), r.db, r.db.Reads).SetCapacity(t.Context(), country, &none); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -138,7 +139,7 @@ func name(topic, typ string) string {
 // logged counts the messages of an order in the log.
 func (r *running) logged(t testing.TB, id string) map[string]int {
 	t.Helper()
-	rows, err := r.db.reads.QueryContext(t.Context(), `select topic, type from outbox where key = $1`, id)
+	rows, err := r.db.Reads.QueryContext(t.Context(), `select topic, type from outbox where key = $1`, id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/process"
 	"github.com/mainstay-io/mainstay/internal/store/sqlite"
 )
 
@@ -59,7 +60,7 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 		if dialect == mainstay.SQLite {
 			return nil, explainSQLite(err, sqlitePath(cfg))
 		}
-		return nil, explainPostgres(err, cfg.Database)
+		return nil, process.ExplainPostgres(err, cfg.Database)
 	}
 	list, err = do(db, dialect)
 	var newer *migrate.NewerError

@@ -91,11 +91,11 @@ func TestOpenDatabase_LetsNobodyElseReadItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := db.close(); err != nil {
+		if err := closeDatabase(db); err != nil {
 			t.Error(err)
 		}
 	}()
-	if err := db.gateway.PingContext(t.Context()); err != nil {
+	if err := db.Gateway.PingContext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	files, err := os.ReadDir(dir)

@@ -92,7 +92,7 @@ func TestBackbone_SetsAPoisonMessageAside(t *testing.T) {
 	}
 	r.wantLogged(t, "ERROR", map[string]string{"consumer": "mailer", "message_id": letter.id})
 	r.wantParked(t, "mailer", bad.ID, 2) // the dead head, and what came after it
-	if err := r.worker.Ready(t.Context()); err != nil {
+	if err := r.worker.Worker.Ready(t.Context()); err != nil {
 		t.Errorf("the worker is not ready: %v", err)
 	}
 }
@@ -104,7 +104,7 @@ func (r *running) wantDeadLetter(t testing.TB, consumer, key string) (d deadLett
 	t.Helper()
 	r.until(t, "there is no dead letter, or more than one", func(ctx context.Context) (bool, error) {
 		var n int
-		err := r.db.reads.QueryRowContext(ctx, `select count(*), coalesce(max(message_id), ''), coalesce(max(type), ''), coalesce(max(kind), ''), coalesce(max(error), '')
+		err := r.db.Reads.QueryRowContext(ctx, `select count(*), coalesce(max(message_id), ''), coalesce(max(type), ''), coalesce(max(kind), ''), coalesce(max(error), '')
 			from dead_letter where consumer = $1 and key = $2 and state = 'open'`, consumer, key).Scan(&n, &d.id, &d.typ, &d.kind, &d.err)
 		return n == 1, err
 	})
@@ -114,7 +114,7 @@ func (r *running) wantDeadLetter(t testing.TB, consumer, key string) (d deadLett
 func (r *running) wantParked(t testing.TB, consumer, key string, want int) {
 	t.Helper()
 	var n int
-	err := r.db.reads.QueryRowContext(t.Context(), `select count(*) from parked where consumer = $1 and key = $2`, consumer, key).Scan(&n)
+	err := r.db.Reads.QueryRowContext(t.Context(), `select count(*) from parked where consumer = $1 and key = $2`, consumer, key).Scan(&n)
 	if err != nil || n != want {
 		t.Errorf("%d messages are parked, error %v; want %d", n, err, want)
 	}

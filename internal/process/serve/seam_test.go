@@ -13,6 +13,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/order"
+	"github.com/mainstay-io/mainstay/internal/process"
 )
 
 var events = mainstay.TopicLane{Topic: order.TopicEvents, Lane: 1} //nolint:gochecknoglobals // a constant
@@ -25,14 +26,14 @@ func published() []*mainstay.Message {
 	}}
 }
 
-func newSQLite(t *testing.T, dir string) *database {
+func newSQLite(t *testing.T, dir string) *process.Database {
 	t.Helper()
 	db, err := openDatabase(t.Context(), app.Config{Data: dir}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := db.close(); err != nil {
+		if err := closeDatabase(db); err != nil {
 			t.Error(err)
 		}
 	})
@@ -48,7 +49,7 @@ func TestOpenBroker_SetsAsideAStoreThatIsNotOfTheDatabase(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tail, err := c.publisher.Tail(t.Context(), events)
+		tail, err := c.Publisher.Tail(t.Context(), events)
 		if err != nil || tail.Sequence != 0 {
 			t.Errorf("the broker ends at %+v (%v)", tail, err)
 		}
@@ -57,11 +58,11 @@ func TestOpenBroker_SetsAsideAStoreThatIsNotOfTheDatabase(t *testing.T) {
 			t.Errorf("set aside: %v (%v), want %d", aside, err, wantAside)
 		}
 		if wantAside == 0 {
-			if _, err := c.publisher.Publish(t.Context(), published(), nil); err != nil {
+			if _, err := c.Publisher.Publish(t.Context(), published(), nil); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := c.close(t.Context()); err != nil {
+		if err := c.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

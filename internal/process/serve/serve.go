@@ -1,27 +1,17 @@
-// Package serve is the all-in-one process: ingest, sequencer, relay, workers, sagas and the three participants over
-// one database and one broker. It wires them and knows nothing that they do.
+// Package serve is the all-in-one process: the parts of ingest, outbox and worker over one database and one broker. It
+// joins them and knows nothing that they do.
 package serve
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/mainstay-io/mainstay/api"
 	"github.com/mainstay-io/mainstay/internal/app"
-	"github.com/mainstay-io/mainstay/internal/clock"
-	"github.com/mainstay-io/mainstay/internal/inventory"
-	"github.com/mainstay-io/mainstay/internal/logistics"
 	"github.com/mainstay-io/mainstay/internal/obs"
-	"github.com/mainstay-io/mainstay/internal/operator"
-	"github.com/mainstay-io/mainstay/internal/order"
-	"github.com/mainstay-io/mainstay/internal/problem"
+	"github.com/mainstay-io/mainstay/internal/process"
 )
 
 // sampleStock is what a database without any stock is given, so that the first order finds something.
@@ -30,26 +20,21 @@ func sampleStock() map[string]int64 {
 }
 
 // Main runs everything until ctx ends.
-func Main(ctx context.Context, env app.Env, cfg app.Config) (err error) {
-	log := obs.NewLogger(env.Stderr, cfg.LogLevel, cfg.LogFormat, env.IsTerminal(env.Stderr))
+func Main(ctx context.Context, env app.Env, cfg app.Config) error {
 	held, err := lockPlaces(cfg)
 	if err != nil {
 		return err
 	}
 	defer held.release()
-	health := app.NewHealth(log)
-	group := app.NewGroup(log, health, cfg.ShutdownGrace)
-	defer func() { err = errors.Join(err, group.Close()) }()
+	return process.Main(ctx, "mainstay", env, cfg, build)
+}
 
-	public, ops, err := listen(ctx, cfg)
+func build(ctx context.Context, h *process.Host) error {
+	public, err := h.Listen(ctx, "http", h.Config.Ops)
 	if err != nil {
 		return err
 	}
-	group.Opened("addresses", func(context.Context) error {
-		return errors.Join(ignoreClosed(public.Close()), ignoreClosed(ops.Close()))
-	})
-	reg := prometheus.NewRegistry()
-	b, err := open(ctx, cfg, log, group, newHooks(reg))
+	b, err := open(ctx, h.Config, h.Log, h.Group, newHooks(h.Registry))
 	if err != nil {
 		return err
 	}
@@ -57,44 +42,26 @@ func Main(ctx context.Context, env app.Env, cfg app.Config) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, s := range b.services() {
-		group.Add(s)
-	}
-	b.checks(health)
-	obs.RegisterBacklog(reg, b.db, log)
-	group.Add(b.intakeService(public))
-	group.Add(b.opsServer(ops, health, reg).Service(app.Probes))
-	health.Start()
-	b.greet(env.Stdout, public, ops, seeded)
-	return group.Run(ctx)
+	h.Add(b.services()...)
+	h.Add(b.intake.API(public, h.Web.Server("ingest")))
+	b.checks(h.Health)
+	b.intake.MountOperator(h.OpsRoutes)
+	obs.RegisterBacklog(h.Registry, b.db, h.Log)
+	b.greet(h, public, seeded)
+	return nil
 }
 
-func ignoreClosed(error) error { return nil } // the servers own the listeners once they run
-
-func listen(ctx context.Context, cfg app.Config) (public, ops app.Bound, err error) {
-	if public, err = app.Listen(ctx, cfg, "http", cfg.Ops); err != nil {
-		return public, ops, err
-	}
-	if ops, err = app.Listen(ctx, cfg, "ops", cfg.HTTP); err != nil {
-		return public, ops, errors.Join(err, public.Close())
-	}
-	return public, ops, nil
-}
-
-func newHooks(reg *prometheus.Registry) hooks {
-	build := app.ThisBuild()
-	obs.Register(reg, build.Version, build.Revision, build.Go)
-	web := obs.NewHTTP(reg)
+func newHooks(reg prometheus.Registerer) hooks {
 	return hooks{
 		ingest: obs.NewIngest(reg), relay: obs.NewRelay(reg), lane: obs.NewLanes(reg), saga: obs.NewSagas(reg),
-		sequencer: obs.NewSequencer(reg), public: web.Server("ingest"), ops: web.Server("operator"),
+		sequencer: obs.NewSequencer(reg),
 	}
 }
 
 // seed stocks a database that has never had any.
 func (b *backbone) seed(ctx context.Context) (bool, error) {
 	var known bool
-	err := b.db.reads.QueryRowContext(ctx, `/* serve.stocked */ select exists (select 1 from stock)`).Scan(&known)
+	err := b.db.Reads.QueryRowContext(ctx, `/* serve.stocked */ select exists (select 1 from stock)`).Scan(&known)
 	if err != nil || known {
 		return false, err
 	}
@@ -104,75 +71,16 @@ func (b *backbone) seed(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-func (b *backbone) desk() *inventory.Desk { return inventory.NewDesk(b.db.Dialect(), b.db, b.db.reads) }
-
-// checks are what readiness depends on, by name.
-func (b *backbone) checks(h *app.Health) {
-	h.Check("database", b.db.reads.PingContext)
-	if b.carrier.ready != nil {
-		h.Check("broker", b.carrier.ready)
-	}
-	h.Check("worker", b.worker.Ready)
-	if b.relay != nil {
-		h.Check("relay", func(context.Context) error { return b.relay.Ready() })
-	}
-}
-
-// intakeService is the ingest API; when it begins to drain, it answers those who wait for an order with what is true.
-func (b *backbone) intakeService(l app.Bound) app.Service {
-	server := b.publicServer(l)
-	s := server.Service(app.Intake)
-	s.Drain = func(ctx context.Context) error {
-		b.waiters.Close()
-		return server.Drain(ctx)
-	}
-	return s
-}
-
-func (b *backbone) publicServer(l app.Bound) *app.Server {
-	mux := http.NewServeMux()
-	orders := &order.HTTP{
-		Accepter: accepter{b.ingest}, Reader: b.reads, Waiter: b.waiters, Clock: clock.System, Log: b.log,
-	}
-	orders.Mount(mux)
-	api.Mount(mux)
-	problem.MountFallback(mux)
-	return app.NewServer(app.HTTP{
-		Name: "ingest API", Listener: l, Handler: mux, Log: b.log, InFlight: b.cfg.InFlight, Waiters: b.cfg.Waiters,
-		Observer: b.public,
-	})
-}
-
-func (b *backbone) opsServer(l app.Bound, health *app.Health, reg *prometheus.Registry) *app.Server {
-	mux := http.NewServeMux()
-	desk := &operator.HTTP{
-		Inventory: stock{b.desk()}, Carriers: carriers{logistics.NewDesk(b.db.Dialect(), b.db, b.db.reads)}, Log: b.log,
-	}
-	desk.Mount(mux)
-	health.Routes(mux)
-	mux.Handle("GET /metrics", obs.Handler(reg))
-	problem.MountFallback(mux)
-	return app.NewServer(app.HTTP{Name: "operator API", Listener: l, Handler: mux, Log: b.log, Observer: b.ops})
-}
-
-// greet prints where everything is, and an order that works as pasted.
-func (b *backbone) greet(w io.Writer, public, ops app.Bound, seeded bool) {
-	var s strings.Builder
-	fmt.Fprintf(&s, "mainstay %s\n", app.ThisBuild().Version)
-	for _, l := range []app.Bound{public, ops} {
-		if l.Notice != "" {
-			fmt.Fprintf(&s, "  note      %s\n", l.Notice)
-		}
-	}
-	fmt.Fprintf(&s, "  orders    %s/v1/orders   (docs: %s/docs)\n", public.URL(), public.URL())
-	fmt.Fprintf(&s, "  operator  %s   (/readyz, /metrics)\n", ops.URL())
-	fmt.Fprintf(&s, "  database  %s\n", b.db.place)
-	fmt.Fprintf(&s, "  broker    %s\n", b.carrier.place)
+// greet says where everything is, and an order that works as pasted.
+func (b *backbone) greet(h *process.Host, public app.Bound, seeded bool) {
+	h.Say("orders", "%s/v1/orders   (docs: %s/docs)", public.URL(), public.URL())
+	h.SayOps("operator")
+	h.Say("database", "%s", b.db.Place)
+	h.Say("broker", "%s", b.carrier.Place)
 	if seeded {
-		fmt.Fprintf(&s, "  stock     was empty: sample articles were put in (mug-red, mug-blue, shirt-m, poster)\n")
+		h.Say("stock", "was empty: sample articles were put in (mug-red, mug-blue, shirt-m, poster)")
 	}
-	fmt.Fprintf(&s, "\nTry it:\n%s\n", tryIt(public.URL()))
-	_, _ = io.WriteString(w, s.String())
+	h.Tell("\nTry it:\n" + tryIt(public.URL()) + "\n")
 }
 
 func tryIt(base string) string {

@@ -17,6 +17,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/inventory"
 	"github.com/mainstay-io/mainstay/internal/order"
+	ingestpart "github.com/mainstay-io/mainstay/internal/process/ingest"
 	"github.com/mainstay-io/mainstay/internal/verify"
 )
 
@@ -62,7 +63,7 @@ func run(t testing.TB, set func(*app.Config), m hooks) *running {
 			t.Logf("log:\n%s", out)
 		}
 	})
-	desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.reads)
+	desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.Reads)
 	if _, err := desk.Set(t.Context(), "mug-red", 10_000); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func run(t testing.TB, set func(*app.Config), m hooks) *running {
 func (b *backbone) wantSound(t testing.TB) {
 	t.Helper()
 	report, err := verify.Run(context.Background(), verify.Options{
-		DB: b.db.reads, Dialect: b.db.Dialect(), GatewayFile: filepath.Join(b.cfg.Data, gatewayFile),
+		DB: b.db.Reads, Dialect: b.db.Dialect(), GatewayFile: filepath.Join(b.cfg.Data, gatewayFile),
 		Retention: b.cfg.IdempotencyRetention, Clock: clock.System,
 	})
 	if err != nil {
@@ -93,7 +94,7 @@ func (r *running) accept(t testing.TB, orders ...*order.Order) {
 	var all sync.WaitGroup
 	for _, o := range orders {
 		all.Go(func() {
-			_, err := accepter{r.ingest}.Accept(t.Context(), order.Submission{
+			_, err := ingestpart.Accepter{In: r.intake.Ingest}.Accept(t.Context(), order.Submission{
 				Principal: o.Principal, Route: "POST /v1/orders", Key: []string{o.ID}, Method: "POST", Path: "/v1/orders", Body: []byte("{}"), Order: o,
 				Answer: order.Answer{
 					Status: http.StatusAccepted, Header: map[string]string{"Location": "/v1/orders/" + o.ID}, Body: fmt.Appendf(nil, `{"id":%q}`, o.ID),
@@ -120,14 +121,14 @@ func (r *running) end(t testing.TB, id string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
-	err := r.waiters.Wait(ctx, id, func() (bool, error) {
-		v, err := r.reads.Get(ctx, id)
+	err := r.intake.Waiters.Wait(ctx, id, func() (bool, error) {
+		v, err := r.intake.Reads.Get(ctx, id)
 		return v.Status.Ended(), err
 	})
 	if err != nil {
 		t.Errorf("waiting for order %s: %v", id, err)
 	}
-	v, err := r.reads.Get(t.Context(), id)
+	v, err := r.intake.Reads.Get(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func (r *running) catchUp(t testing.TB) {
 	t.Helper()
 	r.until(t, "the consumers do not catch up", func(ctx context.Context) (bool, error) {
 		var behind int
-		err := r.db.reads.QueryRowContext(ctx, `select count(*) from place p join log_head h on h.topic = p.topic and h.lane = p.lane
+		err := r.db.Reads.QueryRowContext(ctx, `select count(*) from place p join log_head h on h.topic = p.topic and h.lane = p.lane
 			where p.sequence < h.last_sequence`).Scan(&behind)
 		return behind == 0, err
 	})

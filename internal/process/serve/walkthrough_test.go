@@ -72,7 +72,7 @@ func tracedOrder(t *testing.T, token string) []string {
 	dir := t.TempDir()
 	traced := withTrace(t, filepath.Join(dir, databaseFile))
 	b := runBackbone(t, dir)
-	desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.reads)
+	desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.Reads)
 	if _, err := desk.Set(t.Context(), "mug-red", 100); err != nil {
 		t.Fatal(err)
 	}
@@ -82,12 +82,12 @@ func tracedOrder(t *testing.T, token string) []string {
 	o := placed(t, token, "mug-red")
 	answer := ingest.Answer{Status: 202, Body: []byte(o.ID)}
 	request := &ingest.Request{Principal: o.Principal, Route: "POST /v1/orders", Key: "k-1", Answer: answer, Item: o}
-	if _, _, err := b.ingest.Accept(t.Context(), request); err != nil {
+	if _, _, err := b.intake.Ingest.Accept(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := b.waiters.Wait(ctx, o.ID, nil); err != nil {
+	if err := b.intake.Waiters.Wait(ctx, o.ID, nil); err != nil {
 		t.Fatal(err)
 	}
 	return changes(t, traced, o.ID)

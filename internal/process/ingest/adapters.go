@@ -1,4 +1,4 @@
-package serve
+package ingest
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 	"github.com/mainstay-io/mainstay/internal/problem"
 )
 
-// accepter lets orders in through ingest.
-type accepter struct{ in *ingest.Ingest }
+// Accepter lets orders in through ingest.
+type Accepter struct{ In *ingest.Ingest }
 
 // Accept implements order.Accepter.
-func (a accepter) Accept(ctx context.Context, s order.Submission) (order.Receipt, error) {
+func (a Accepter) Accept(ctx context.Context, s order.Submission) (order.Receipt, error) {
 	key, err := ingest.ParseKey(s.Key)
 	if err != nil {
 		return order.Receipt{}, problemOf(err)
@@ -26,7 +26,7 @@ func (a accepter) Accept(ctx context.Context, s order.Submission) (order.Receipt
 	if err != nil {
 		return order.Receipt{}, problem.New(problem.BadRequest, err.Error())
 	}
-	answer, replayed, err := a.in.Accept(ctx, &ingest.Request{
+	answer, replayed, err := a.In.Accept(ctx, &ingest.Request{
 		Principal: s.Principal, Route: s.Route, Key: key, Fingerprint: fingerprint,
 		Answer: ingest.Answer(s.Answer), Item: s.Order,
 	})

@@ -1,29 +1,28 @@
-package serve
+package carrier
 
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
-	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/inventory"
 	"github.com/mainstay-io/mainstay/internal/logistics"
 	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/payment"
+	"github.com/mainstay-io/mainstay/internal/process"
 )
 
-// topics are all that messages of this process go to.
+// topics are all that messages go to.
 func topics() []string {
 	return []string{inventory.Topic, payment.Topic, logistics.Topic, order.TopicReplies, order.TopicEvents}
 }
 
-// stranger names a log whose end at the broker is not the database's, "" when there is none. Relays publish nothing
+// Stranger names a log whose end at the broker is not the database's, "" when there is none. Relays publish nothing
 // but what is committed, so such a broker is older than the database's memory, which was restored to the past or made
 // anew; or it is another database's. Workers that read it would act on orders which do not exist, and take the
 // messages that exist for repetitions.
-func stranger(ctx context.Context, b broker.Publisher, db *database) (string, error) {
+func Stranger(ctx context.Context, b broker.Publisher, db *process.Database) (string, error) {
 	tails := map[mainstay.TopicLane]broker.Tail{}
 	for _, topic := range topics() {
 		for lane := range db.Lanes() {
@@ -55,13 +54,4 @@ func stranger(ctx context.Context, b broker.Publisher, db *database) (string, er
 		}
 	}
 	return "", nil
-}
-
-// setAside renames a directory, and answers with its new name.
-func setAside(dir string) (string, error) {
-	aside := dir + "-aside-" + clock.System().Format("20060102T150405.000000")
-	if err := os.Rename(dir, aside); err != nil {
-		return "", fmt.Errorf("setting the broker's store aside: %w", err)
-	}
-	return aside, nil
 }

@@ -1,0 +1,115 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+)
+
+// program runs a process's command line, and gives what it was configured with, if it got as far.
+func program(t *testing.T, process string, env map[string]string, args ...string) (cfg *app.Config, stdout string, err error) {
+	t.Helper()
+	var out bytes.Buffer
+	p := app.Program{
+		Process: process, About: "Do a thing.", Examples: "  " + process + " --ops :0",
+		Serve: func(_ context.Context, _ app.Env, c app.Config) error { cfg = &c; return nil },
+	}
+	err = p.Run(t.Context(), app.Env{
+		Args: args, Getenv: func(name string) string { return env[name] }, Stdout: &out, Stderr: io.Discard,
+		IsTerminal: func(io.Writer) bool { return false },
+	})
+	return cfg, out.String(), err
+}
+
+func TestProgram_TakesOnlyItsOwnSettings(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "shared.yaml")
+	if err := os.WriteFile(file, []byte("broker: nats://file:4222\nnats_sync: lazy\ncall_timeout: 1s\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"MAINSTAY_DATABASE": "postgres://db/mainstay", "MAINSTAY_CONFIG": file, "MAINSTAY_HTTP": "0.0.0.0:1"}
+	cfg, _, err := program(t, app.Worker, env, "--call-timeout", "3s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Broker != "nats://file:4222" || cfg.Database != "postgres://db/mainstay" || cfg.CallTimeout.Seconds() != 3 {
+		t.Errorf("got broker %s, database %s, call timeout %v", cfg.Broker, cfg.Database, cfg.CallTimeout)
+	}
+	if cfg.NATSSync != "always" || cfg.HTTP != "127.0.0.1:8080" {
+		t.Errorf("took what is not its own: %s, %s", cfg.NATSSync, cfg.HTTP)
+	}
+	for _, flag := range []string{"--http", "--data", "--lanes"} {
+		if _, _, err := program(t, app.Worker, env, flag, "1"); app.ExitCode(t.Context(), err) != app.ExitUsage || !strings.Contains(err.Error(), "unknown flag: "+flag) {
+			t.Errorf("%s: got %v", flag, err)
+		}
+	}
+}
+
+func TestProgram_SaysWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	const db, nats = "--database=postgres://db/mainstay", "--broker=nats://nats:4222"
+	for name, c := range map[string]struct {
+		process string
+		args    []string
+		want    []string
+	}{
+		"no database":           {app.Ingest, nil, []string{"--database is missing", "MAINSTAY_DATABASE"}},
+		"neither":               {app.Worker, nil, []string{"2 mistakes", "--database is missing", "--broker is missing"}},
+		"no broker":             {app.Outbox, []string{db}, []string{"--broker is missing", "nats://HOST:4222"}},
+		"a file":                {app.Ingest, []string{"--database=sqlite:x.db"}, []string{"--database: a SQLite file belongs to one process"}},
+		"memory":                {app.Worker, []string{db, "--broker=memory"}, []string{"--broker: memory is not shared"}},
+		"an open address":       {app.Ingest, []string{db, "--http=0.0.0.0:8080"}, []string{"--allow-unauthenticated"}},
+		"open probes":           {app.Worker, []string{db, nats, "--ops=:8081"}, []string{"--allow-unauthenticated"}},
+		"an argument":           {app.Ingest, []string{db, "serve"}, []string{`"serve" is one argument too many`}},
+		"one address for both":  {app.Ingest, []string{db, "--http=127.0.0.1:1", "--ops=127.0.0.1:1"}, []string{"must differ from http"}},
+		"an unknown file":       {app.Worker, []string{db, nats, "--config=/does/not/exist"}, []string{"there is no such file"}},
+		"a flag of its sibling": {app.Outbox, []string{db, nats, "--http=127.0.0.1:1"}, []string{"unknown flag: --http"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, _, err := program(t, c.process, nil, c.args...)
+			if cfg != nil || app.ExitCode(t.Context(), err) != app.ExitUsage || !strings.Contains(app.HintOf(err), c.process+" --help") {
+				t.Fatalf("got %v, hint %q", err, app.HintOf(err))
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+		})
+	}
+	for process, args := range map[string][]string{app.Ingest: {db}, app.Outbox: {db, nats}, app.Worker: {db, "--broker=database"}} {
+		if cfg, _, err := program(t, process, nil, args...); err != nil || cfg == nil {
+			t.Errorf("%s %v: %v", process, args, err)
+		}
+	}
+}
+
+func TestProgram_HelpAndVersion(t *testing.T) {
+	t.Parallel()
+	for _, flag := range []string{"--help", "-h"} {
+		_, out, err := program(t, app.Outbox, nil, flag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range app.Settings() {
+			if has := strings.Contains(out, "--"+s.Flag()+" "); has != s.TakenBy(app.Outbox) {
+				t.Errorf("%s: the help has --%s: %v", flag, s.Flag(), has)
+			}
+		}
+		for _, want := range []string{"Do a thing.", "outbox --ops :0", "Exit codes:", "MAINSTAY_BROKER"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("the help does not have %q", want)
+			}
+		}
+	}
+	if _, out, err := program(t, app.Outbox, nil, "--version"); err != nil || !strings.HasPrefix(out, "outbox ") {
+		t.Errorf("got %q, %v", out, err)
+	}
+}

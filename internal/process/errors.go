@@ -1,0 +1,57 @@
+package process
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/store/postgres"
+)
+
+// ExplainPostgres tells an operator what to do about an error of opening a PostgreSQL database.
+func ExplainPostgres(err error, url string) error {
+	var (
+		schema *postgres.SchemaError
+		unsafe *postgres.UnsafeError
+	)
+	switch {
+	case errors.As(err, &schema) && schema.Have > schema.Want:
+		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.",
+			"the database %s: %w", app.Redact(url), err)
+	case errors.As(err, &schema):
+		return app.Errorf(app.ExitConflict, "A server's schema is only changed when asked for: `mainstay migrate up --database URL` does it, `mainstay migrate status --database URL` lists what is missing.",
+			"the database %s: %w", app.Redact(url), err)
+	case errors.As(err, &unsafe):
+		return app.Errorf(app.ExitConflict, "Turn "+unsafe.Setting+" on in postgresql.conf and reload the server.",
+			"the database %s: %w", app.Redact(url), err)
+	case postgres.BadURL(err) != nil:
+		return app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.",
+			"reading the database URL %s: %w", app.Redact(url), oneLine(postgres.BadURL(err)))
+	case postgres.Unreachable(err) != nil:
+		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
+			"connecting to the database %s: %w", app.Redact(url), oneLine(postgres.Unreachable(err)))
+	default:
+		return fmt.Errorf("opening the database %s: %w", app.Redact(url), err)
+	}
+}
+
+// oneLine is err with its lines joined: a driver puts every address that it tried on a line of its own.
+func oneLine(err error) error {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	return &joined{text: strings.Join(parts, " "), err: err}
+}
+
+type joined struct {
+	text string
+	err  error
+}
+
+func (j *joined) Error() string { return j.text }
+func (j *joined) Unwrap() error { return j.err }

@@ -1,0 +1,67 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/obs"
+	"github.com/mainstay-io/mainstay/internal/payment/sandbox"
+	"github.com/mainstay-io/mainstay/internal/process"
+	"github.com/mainstay-io/mainstay/internal/process/carrier"
+)
+
+// Program is the command line of the process.
+func Program() app.Program {
+	return app.Program{
+		Process: app.Worker,
+		About: `Handle messages: run the sagas of orders and the participants inventory, payment and logistics. Any number
+of worker processes may share one database: they share the lanes of each consumer, and another takes over
+within seconds when one is killed.
+
+It stops on Ctrl-C or SIGTERM: what is under way is finished or rolled back, and its lanes go on in the others
+at once. A second signal ends it at once, and that loses nothing either.`,
+		Examples: `  worker --database postgres://mainstay@db/mainstay --broker nats://nats:4222
+  worker --database postgres://mainstay@db/mainstay --broker database     (reads the database's log)
+  MAINSTAY_DATABASE=postgres://mainstay@db/mainstay worker --config /etc/mainstay.yaml`,
+		Serve: Main,
+	}
+}
+
+// Main runs the process until ctx ends.
+func Main(ctx context.Context, env app.Env, cfg app.Config) error {
+	return process.Main(ctx, app.Worker, env, cfg, build)
+}
+
+func build(ctx context.Context, h *process.Host) error {
+	db, err := h.OpenPostgres(ctx)
+	if err != nil {
+		return err
+	}
+	gateway, err := sandbox.Open(ctx, db.Gateway, db.Dialect(), sandbox.Options{})
+	if err != nil {
+		return fmt.Errorf("opening the payment gateway: %w", err)
+	}
+	h.Group.Opened("payment gateway", func(context.Context) error { return gateway.Close() })
+	c, err := carrier.Host(ctx, h, db)
+	if err != nil {
+		return err
+	}
+	holder, err := process.NewHolder()
+	if err != nil {
+		return err
+	}
+	p, err := New(Config{
+		Config: h.Config, DB: db, Reader: c.Reader, Gateway: gateway, Holder: holder, Log: h.Log,
+		Lanes: obs.NewLanes(h.Registry), Sagas: obs.NewSagas(h.Registry),
+	})
+	if err != nil {
+		return err
+	}
+	h.Add(p.Services()...)
+	p.Checks(h.Health)
+	h.SayOps("ops")
+	h.Say("database", "%s", db.Place)
+	h.Say("broker", "%s", c.Place)
+	return nil
+}

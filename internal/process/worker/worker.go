@@ -1,0 +1,81 @@
+// Package worker is the process that handles messages: the sagas of orders, and the three participants.
+package worker
+
+import (
+	"log/slog"
+
+	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/inventory"
+	"github.com/mainstay-io/mainstay/internal/lane"
+	"github.com/mainstay-io/mainstay/internal/logistics"
+	"github.com/mainstay-io/mainstay/internal/orchestrator"
+	"github.com/mainstay-io/mainstay/internal/payment"
+	"github.com/mainstay-io/mainstay/internal/process"
+	"github.com/mainstay-io/mainstay/worker"
+)
+
+// Names of the consumers.
+const (
+	Orders    = "orders"
+	Inventory = "inventory"
+	Payment   = "payment"
+	Logistics = "logistics"
+)
+
+// Config is what a Part needs.
+type Config struct {
+	Config app.Config
+	DB     *process.Database
+	Reader broker.Reader
+	// Gateway is where payments are made.
+	Gateway payment.Gateway
+	// Holder names the process in leases.
+	Holder string
+	Log    *slog.Logger
+	Lanes  lane.Hooks
+	Sagas  orchestrator.Hooks
+	// Ended is told of the orders that have ended in this process; it may be nil.
+	Ended func(ids []string)
+	// Register adds further consumers; it may be nil.
+	Register func(*worker.Worker)
+}
+
+// Part handles messages.
+type Part struct{ Worker *worker.Worker }
+
+// New puts the part together; its Services are to be run.
+func New(cfg Config) (*Part, error) {
+	sagas, err := process.Orders(cfg.Config, cfg.DB, cfg.Log, cfg.Sagas, cfg.Ended)
+	if err != nil {
+		return nil, err
+	}
+	w := worker.New(worker.Config{
+		Store: cfg.DB, Reader: cfg.Reader, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
+		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
+		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Logger: cfg.Log, Hooks: cfg.Lanes,
+	})
+	dialect := cfg.DB.Dialect()
+	pay := payment.New(dialect, cfg.Gateway)
+	var types []string
+	for t := range pay.Remotes() {
+		types = append(types, t)
+	}
+	w.Participate(Inventory, inventory.Topic, inventory.New(dialect).Handlers())
+	w.ParticipateRemotely(Payment, payment.Topic, types, pay)
+	w.Participate(Logistics, logistics.Topic, logistics.New(dialect).Handlers())
+	w.Orchestrate(Orders, sagas)
+	if cfg.Register != nil {
+		cfg.Register(w)
+	}
+	return &Part{w}, w.Open()
+}
+
+// Services are what runs, with the stage in which each is stopped.
+func (p *Part) Services() []app.Service {
+	return []app.Service{{Name: "worker", Stage: app.Work, Run: p.Worker.Run}}
+}
+
+// Checks are what readiness depends on, by name.
+func (p *Part) Checks(h *app.Health) { h.Check("worker", p.Worker.Ready) }
