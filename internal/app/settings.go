@@ -26,6 +26,10 @@ type Config struct {
 	ShutdownGrace        time.Duration
 	NATSSync             string
 	IdempotencyRetention time.Duration
+	OutboxRetention      time.Duration
+	HistoryRetention     time.Duration
+	BarrierRetention     time.Duration
+	PrivateRetention     time.Duration
 	InFlight             int
 	Waiters              int
 	OrderDeadline        time.Duration
@@ -65,6 +69,14 @@ func Settings() []Setting {
 			func(c *Config) *string { return &c.NATSSync }, oneOf("always", "lazy")),
 		duration("idempotency_retention", 24*time.Hour, "How long an idempotency key keeps its answer.",
 			func(c *Config) *time.Duration { return &c.IdempotencyRetention }, between(24*time.Hour, 366*24*time.Hour)).also(Ingest),
+		duration("outbox_retention", 7*24*time.Hour, "How long a message stays in the outbox, at least: longer than any broker keeps its copy (24 h), so that it can be filled again. What a registered consumer or the relay still needs stays longer.",
+			func(c *Config) *time.Duration { return &c.OutboxRetention }, between(48*time.Hour, 366*24*time.Hour)).also(Outbox),
+		duration("history_retention", 30*24*time.Hour, "How long an ended saga, its history and its steps' outcomes stay, and the case of a dead letter that has ended. Orders, payments, bookings and stock movements stay for ever.",
+			func(c *Config) *time.Duration { return &c.HistoryRetention }, between(48*time.Hour, 10*366*24*time.Hour)).also(Outbox),
+		duration("barrier_retention", 90*24*time.Hour, "How long a participant remembers the outcome of a step whose saga is not in its database: longer than any command may be repeated or replayed.",
+			func(c *Config) *time.Duration { return &c.BarrierRetention }, between(48*time.Hour, 10*366*24*time.Hour)).also(Outbox),
+		duration("private_retention", 0, "How long personal data (name, address, payment token) of an order stays after the order's end; 0 keeps it.",
+			func(c *Config) *time.Duration { return &c.PrivateRetention }, between(0, 100*366*24*time.Hour)).also(Outbox),
 		number("in_flight", 1024, "Requests that are served at a time; one more is answered 503 with Retry-After.",
 			func(c *Config) *int { return &c.InFlight }, between(1, 1_000_000)).also(Ingest),
 		number("waiters", 4096, "Requests with `?wait` that are held at a time, beside those in flight.",
@@ -98,6 +110,12 @@ func crossChecks() []func(Config) error {
 		func(c Config) error { return c.reachable("ops", c.Ops) },
 		func(c Config) error {
 			return c.needs(c.StepTimeout < c.OrderDeadline, "step_timeout", "must be shorter than order_deadline (%v)", c.OrderDeadline)
+		},
+		func(c Config) error {
+			return c.needs(c.OutboxRetention <= c.HistoryRetention, "history_retention", "must not be shorter than outbox_retention (%v): a message could come whose saga is forgotten", c.OutboxRetention)
+		},
+		func(c Config) error {
+			return c.needs(c.HistoryRetention <= c.BarrierRetention, "barrier_retention", "must not be shorter than history_retention (%v): a command could be repeated whose outcome is forgotten", c.HistoryRetention)
 		},
 		func(c Config) error {
 			return c.needs(!c.takes("http") || c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)

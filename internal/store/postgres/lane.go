@@ -10,20 +10,27 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lane"
 )
 
+// placesLock is the advisory lock that keeps a place from being made below what is removed at the same time: whoever
+// registers shares it.
+const placesLock = "places"
+
 const (
+	registerLock  = `/* consumer.lock */ select pg_advisory_xact_lock_shared($1, 0)`
 	registerQuery = `/* consumer.register */
 insert into consumer (name, topics, start, registered_at) values ($1, $2, $3, $4)
 on conflict (name) do update set topics = excluded.topics`
 	registerPlaces = `/* consumer.places */
 insert into place (consumer, topic, lane, incarnation, sequence, message_id)
-select $1, topic, lane, (select incarnation from sequencer_state), case when $4 then coalesce(h.last_sequence, 0) else 0 end, ''
+select $1, topic, lane, (select incarnation from sequencer_state),
+    case when $4 then coalesce(h.last_sequence, 0) else coalesce(f.first_sequence - 1, 0) end, ''
 from unnest($2::text[]) as topic cross join generate_series(0, $3::int - 1) as lane
-left join log_head h using (topic, lane)
+left join log_head h using (topic, lane) left join log_floor f using (topic, lane)
 order by topic, lane
 on conflict do nothing`
 )
 
-// Register makes a consumer known, with a place in every lane of its topics.
+// Register makes a consumer known, with a place in every lane of its topics: the earliest one is before the first
+// message that is kept.
 func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	topics, err := json.Marshal(r.Topics)
 	if err != nil {
@@ -34,6 +41,7 @@ func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 		start = "latest"
 	}
 	err = s.do(ctx, nil, func(_ context.Context, t *tx) error {
+		t.Queue(registerLock, s.lockClass(placesLock))
 		t.Queue(registerQuery, r.Consumer, string(topics), start, t.now)
 		t.Queue(registerPlaces, r.Consumer, r.Topics, s.Lanes(), r.Latest)
 		return nil

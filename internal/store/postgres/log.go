@@ -82,6 +82,14 @@ func (s *Store) Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	return s.readHeads(ctx, headsQuery)
 }
 
+const floorsQuery = `/* log.floors */ select topic, lane, first_sequence as last_sequence from log_floor`
+
+// FirstRetained answers with the first sequence that is kept of every log of which messages were removed; of the others
+// it is 1.
+func (s *Store) FirstRetained(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
+	return s.readHeads(ctx, floorsQuery)
+}
+
 func (s *Store) readHeads(ctx context.Context, query string) (map[mainstay.TopicLane]int64, error) {
 	var rows []headRow
 	if err := s.db.SelectContext(ctx, &rows, query); err != nil {

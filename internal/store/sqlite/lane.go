@@ -19,11 +19,14 @@ insert into consumer (name, topics, start, registered_at) values ($1, $2, $3, $4
 on conflict (name) do update set topics = excluded.topics`
 	registerPlace = `/* consumer.place */
 insert into place (consumer, topic, lane, incarnation, sequence, message_id)
-values ($1, $2, $3, 1, case when $4 then coalesce((select last_sequence from log_head where topic = $2 and lane = $3), 0) else 0 end, '')
+values ($1, $2, $3, 1, case
+    when $4 then coalesce((select last_sequence from log_head where topic = $2 and lane = $3), 0)
+    else coalesce((select first_sequence - 1 from log_floor where topic = $2 and lane = $3), 0) end, '')
 on conflict do nothing`
 )
 
-// Register makes a consumer known, with a place in every lane of its topics.
+// Register makes a consumer known, with a place in every lane of its topics: the earliest one is before the first
+// message that is kept.
 func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	topics, err := json.Marshal(r.Topics)
 	if err != nil {

@@ -97,6 +97,14 @@ func (s *Store) Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	return readHeads(ctx, s.reads, headsQuery)
 }
 
+const floorsQuery = `/* log.floors */ select topic, lane, first_sequence from log_floor`
+
+// FirstRetained answers with the first sequence that is kept of every log of which messages were removed; of the others
+// it is 1.
+func (s *Store) FirstRetained(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
+	return readHeads(ctx, s.reads, floorsQuery)
+}
+
 func readHeads(ctx context.Context, q queryer, query string, args ...any) (map[mainstay.TopicLane]int64, error) {
 	heads := map[mainstay.TopicLane]int64{}
 	err := each(ctx, q, func(rows *sql.Rows) error {
