@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,8 +25,8 @@ type recipe struct {
 	race bool
 }
 
-// Build compiles a command of this module, named from the module's root ("./cmd/mainstay"), and gives the path of
-// the binary. It is built with the race detector if the test runs with it, once per test process; test processes
+// Build compiles a command of this module, named from the module's root ("./cmd/mainstay"), or of one that it requires,
+// and gives the path of the binary. It is built with the race detector if the test runs with it, once per test process; test processes
 // that build the same at the same time wait for each other, and a binary that is up to date is kept.
 func Build(t testing.TB, pkg string) string {
 	t.Helper()
@@ -41,14 +43,14 @@ func BuildPlain(t testing.TB, pkg string) string {
 func (r recipe) path(t testing.TB) string {
 	t.Helper()
 	once, _ := builds.LoadOrStore(r, sync.OnceValues(r.build))
-	path, err := once.(func() (string, error))() // nothing else is stored
+	bin, err := once.(func() (string, error))() // nothing else is stored
 	if err != nil {
 		t.Fatalf("building %s: %v", r.pkg, err)
 	}
-	return path
+	return bin
 }
 
-func (r recipe) build() (path string, err error) {
+func (r recipe) build() (bin string, err error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err
@@ -62,8 +64,8 @@ func (r recipe) build() (path string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	path = filepath.Join(dir, filepath.Base(r.pkg))
-	args := []string{"build", "-o", path}
+	bin = filepath.Join(dir, commandName(r.pkg))
+	args := []string{"build", "-o", bin}
 	if r.race {
 		args = append(args, "-race")
 	}
@@ -72,8 +74,19 @@ func (r recipe) build() (path string, err error) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
-	return path, nil
+	return bin, nil
 }
+
+// commandName is how the go tool names the binary of a package: a major version is no name.
+func commandName(pkg string) string {
+	name := path.Base(pkg)
+	if majorVersion.MatchString(name) {
+		name = path.Base(path.Dir(pkg))
+	}
+	return name
+}
+
+var majorVersion = regexp.MustCompile(`^v[0-9]+$`)
 
 // moduleRoot is the folder of the go.mod above the test's working directory.
 func moduleRoot() (string, error) {

@@ -1,0 +1,285 @@
+// Package cluster runs the backbone in tests as it runs in production: a PostgreSQL database, a NATS server, and any
+// number of ingest, outbox and worker processes, which are real binaries. Each process can be stopped, killed, paused
+// and started again by its name, under load from clients that repeat blindly, and at the end `mainstay verify` says
+// whether the promise was kept:
+//
+//	c := cluster.Start(t, cluster.Shape{})
+//	wait := c.Load(ctx, 12)
+//	c.Process("worker-1").Kill()
+//	...
+//	wait()
+//	c.WaitEnded(ctx)
+//	c.Verify()
+package cluster
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver
+
+	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
+	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
+	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
+	"github.com/mainstay-io/mainstay/internal/testkit/proc"
+)
+
+// Kinds of processes.
+const (
+	Ingest = "ingest"
+	Outbox = "outbox"
+	Worker = "worker"
+)
+
+// Shape says what runs. The zero value is one ingest, two outbox and two worker processes with a NATS server of their
+// own, on a fresh database.
+type Shape struct {
+	// Ingest, Outbox and Worker are how many there are of each; negative is none.
+	Ingest, Outbox, Worker int
+	// Database is the URL of a database, which is migrated; "" makes a fresh one. Through names the way of the
+	// processes to it, a proxy perhaps; "" is the same.
+	Database, Through string
+	// Broker is what the setting says; "" starts a server, which Cluster.NATS is then.
+	Broker string
+	// Lanes of a database that is new; 0 is the default of servers.
+	Lanes int
+	// Flags are further flags by kind of process, or by name: {"worker": {"--call-timeout", "300ms"}}.
+	Flags map[string][]string
+	// Binaries are other ones than this checkout's, by kind.
+	Binaries map[string]string
+	// Plain builds the binaries without the race detector, also where the test runs with it.
+	Plain bool
+}
+
+func (s *Shape) defaults() {
+	for n, d := range map[*int]int{&s.Ingest: 1, &s.Outbox: 2, &s.Worker: 2} {
+		if *n == 0 {
+			*n = d
+		}
+	}
+}
+
+// Cluster is a running system. Its methods fail the test when a process does not do what it is told.
+type Cluster struct {
+	// Database is the URL of the database itself, whatever the processes' way to it is.
+	Database string
+	// NATS is the server that was started for the cluster; nil where Shape names a broker.
+	NATS *natstest.Server
+	// Journal is what the clients of Load were told.
+	Journal *load.Journal
+	// DB is for the test's own look at the database.
+	DB *sql.DB
+
+	t         testing.TB
+	shape     Shape
+	broker    string
+	processes map[string]*Process
+}
+
+// Start starts everything and returns when every process is ready. It ends with the test.
+func Start(t testing.TB, shape Shape) *Cluster {
+	t.Helper()
+	c := prepare(t, shape)
+	var all sync.WaitGroup
+	for _, p := range c.processes {
+		p.launch()
+	}
+	for _, p := range c.processes {
+		all.Go(p.settle)
+	}
+	all.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	c.Stock(map[string]int64{"mug-red": 1_000_000, "mug-blue": 1_000_000, "shirt-m": 1_000_000, "poster": 3})
+	return c
+}
+
+func prepare(t testing.TB, shape Shape) *Cluster {
+	t.Helper()
+	shape.defaults()
+	c := &Cluster{
+		Database: shape.Database, Journal: load.NewJournal(t), t: t, shape: shape, broker: shape.Broker,
+		processes: map[string]*Process{},
+	}
+	if c.Database == "" {
+		c.Database = pgtest.New(t)
+	}
+	c.mainstay("migrate", "up", "--database", c.Database, "--lanes", strconv.Itoa(shape.Lanes))
+	db, err := sql.Open("pgx", c.Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(2)
+	t.Cleanup(func() { _ = db.Close() })
+	c.DB = db
+	if c.broker == "" {
+		c.NATS = natstest.New(t)
+		c.broker = c.NATS.URL()
+	}
+	for kind, n := range map[string]int{Ingest: shape.Ingest, Outbox: shape.Outbox, Worker: shape.Worker} {
+		for i := range max(n, 0) {
+			c.add(kind, i+1)
+		}
+	}
+	return c
+}
+
+// add makes a process that does not run yet.
+func (c *Cluster) add(kind string, number int) *Process {
+	p := &Process{Name: fmt.Sprintf("%s-%d", kind, number), Kind: kind, t: c.t, Bin: c.shape.Binaries[kind]}
+	if p.Bin == "" {
+		build := proc.Build
+		if c.shape.Plain {
+			build = proc.BuildPlain
+		}
+		p.Bin = build(c.t, "./cmd/"+kind)
+	}
+	way := c.shape.Through
+	if way == "" {
+		way = c.Database
+	}
+	ops := proc.FreeAddr(c.t)
+	p.OpsURL = "http://" + ops
+	p.Args = []string{"--database", way, "--ops", ops}
+	switch kind {
+	case Ingest:
+		http := proc.FreeAddr(c.t)
+		p.URL = "http://" + http
+		p.Args = append(p.Args, "--http", http)
+		p.Client = load.Blind(c.t, p.URL, p.OpsURL)
+	default:
+		p.Args = append(p.Args, "--broker", c.broker)
+	}
+	p.Args = append(append(p.Args, c.shape.Flags[kind]...), c.shape.Flags[p.Name]...)
+	c.processes[p.Name] = p
+	return p
+}
+
+// Add starts one more process of a kind and returns when it is ready.
+func (c *Cluster) Add(kind string) *Process {
+	c.t.Helper()
+	p := c.add(kind, len(c.Names(kind))+1)
+	p.Start()
+	return p
+}
+
+// Process is the one of that name: "worker-1".
+func (c *Cluster) Process(name string) *Process {
+	c.t.Helper()
+	p := c.processes[name]
+	if p == nil {
+		c.t.Fatalf("there is no process %s; there are %v", name, c.Names(""))
+	}
+	return p
+}
+
+// Names lists the processes of a kind, or all with "".
+func (c *Cluster) Names(kind string) []string {
+	names := slices.Sorted(maps.Keys(c.processes))
+	return slices.DeleteFunc(names, func(name string) bool { return kind != "" && c.processes[name].Kind != kind })
+}
+
+// Clients are clients that repeat blindly, one for each ingest process.
+func (c *Cluster) Clients() []*client.Client {
+	var cs []*client.Client
+	for _, name := range c.Names(Ingest) {
+		cs = append(cs, c.processes[name].Client)
+	}
+	return cs
+}
+
+// Stock sets what is on hand, by article.
+func (c *Cluster) Stock(onHand map[string]int64) {
+	c.t.Helper()
+	for sku, n := range onHand {
+		if _, err := c.Clients()[0].PutStock(context.WithoutCancel(c.t.Context()), sku, n); err != nil {
+			c.t.Fatalf("setting the stock of %s: %v", sku, err)
+		}
+	}
+}
+
+// Load posts orders of every kind from so many clients until ctx ends; the answer waits until they have all been
+// answered.
+func (c *Cluster) Load(ctx context.Context, clients int) (wait func()) {
+	c.t.Helper()
+	return load.Run(ctx, c.t, c.Journal, clients, c.Clients()...)
+}
+
+// WaitAccepted blocks until n more orders have been accepted than when it was called.
+func (c *Cluster) WaitAccepted(ctx context.Context, n int) {
+	c.t.Helper()
+	want := len(c.Journal.Accepted()) + n
+	c.Until(ctx, fmt.Sprintf("%d more orders are accepted", n), func(context.Context) (bool, error) {
+		return len(c.Journal.Accepted()) >= want, nil
+	})
+}
+
+// InFlight counts the sagas that have not ended.
+func (c *Cluster) InFlight(ctx context.Context) (int, error) {
+	var n int
+	err := c.DB.QueryRowContext(ctx, `select count(*) from saga where ended_at is null`).Scan(&n)
+	return n, err
+}
+
+// WaitEnded blocks until every saga has ended.
+func (c *Cluster) WaitEnded(ctx context.Context) {
+	c.t.Helper()
+	c.Until(ctx, "all orders have ended", func(ctx context.Context) (bool, error) {
+		n, err := c.InFlight(ctx)
+		return n == 0, err
+	})
+}
+
+// untilTick is how often Until asks.
+const untilTick = 50 * time.Millisecond
+
+// Until asks again and again until the answer is true; an error counts as not yet. It fails the test when ctx ends
+// first.
+func (c *Cluster) Until(ctx context.Context, what string, holds func(context.Context) (bool, error)) {
+	c.t.Helper()
+	tick := time.NewTicker(untilTick)
+	defer tick.Stop()
+	for {
+		ok, err := holds(ctx)
+		if ok && err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			c.t.Fatalf("waiting until %s: %v (last error: %v)", what, context.Cause(ctx), err)
+		}
+	}
+}
+
+// Verify checks every invariant, the clients' journal included, and gives the report.
+func (c *Cluster) Verify(args ...string) string {
+	c.t.Helper()
+	return c.mainstay(append([]string{"verify", "--database", c.Database, "--journal", c.Journal.Path()}, args...)...)
+}
+
+// mainstayTimeout bounds a command.
+const mainstayTimeout = 3 * time.Minute
+
+// mainstay runs a command of the operators' tool and wants exit code 0.
+func (c *Cluster) mainstay(args ...string) string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), mainstayTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, proc.BuildPlain(c.t, "./cmd/mainstay"), args...).CombinedOutput()
+	if err != nil {
+		c.t.Errorf("mainstay %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
