@@ -137,6 +137,7 @@ func (r *run) head(ctx context.Context, all *sync.WaitGroup, d due, loaded map[R
 // handle gets calls settled and items handled, all together if it can be, and otherwise in ever smaller parts until
 // what fails stands alone.
 func (r *run) handle(ctx context.Context, ended []*finished, items []item) {
+	ended, items = r.held(ended, items)
 	if len(ended)+len(items) == 0 {
 		return
 	}
@@ -158,6 +159,14 @@ func (r *run) handle(ctx context.Context, ended []*finished, items []item) {
 	default:
 		r.giveUp(ctx, r.fail(ctx, items[0], err))
 	}
+}
+
+// held leaves out what is of lanes that were lost meanwhile.
+func (r *run) held(ended []*finished, items []item) ([]*finished, []item) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ended = slices.DeleteFunc(slices.Clone(ended), func(f *finished) bool { return f.ls.gone })
+	return ended, slices.DeleteFunc(slices.Clone(items), func(it item) bool { return it.ls.gone })
 }
 
 // notSettled is what a failure to settle makes of its call: unknown, to be made again. It is nobody's business answer.
@@ -272,15 +281,16 @@ func leasesOf(ended []*finished, items []item) []lease.Lease {
 	return ls
 }
 
-// fenced forgets the lanes of a unit: another holder has them, or this one's idea of them was wrong. They are read
-// anew when they are taken the next time.
+// fenced forgets the lanes of a unit: another holder has them, or this one's idea of them was wrong, as it did commit
+// what it believes it did not. They are read anew when they are taken the next time, which is tried at once.
 func (r *run) fenced(ctx context.Context, ended []*finished, items []item, err error) {
 	if ctx.Err() == nil {
-		r.e.cfg.Logger.WarnContext(ctx, "lanes were lost to another holder", "consumer", r.c.Name, "err", err)
+		r.e.cfg.Logger.WarnContext(ctx, "lanes are not as this process has them in mind, they are taken and read anew unless another holder has them", "consumer", r.c.Name, "err", err)
 	}
 	for _, l := range leasesOf(ended, items) {
 		r.drop(l.Lane, l.Epoch)
 	}
+	r.e.look()
 }
 
 // apply does the work of one unit in tx.

@@ -116,6 +116,7 @@ type Engine struct {
 	cfg   Config
 	runs  []*run
 	feeds map[int]*feed // of the goroutine that runs Run
+	lost  chan struct{} // has a value when lanes were lost
 	// stopping answers true once Run's context has ended.
 	stopping func() bool
 
@@ -126,7 +127,7 @@ type Engine struct {
 // New checks the consumers and makes an engine for them.
 func New(cfg Config, consumers ...Consumer) (*Engine, error) {
 	cfg.setDefaults()
-	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, stopping: func() bool { return false }, ready: map[string]string{}}
+	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, lost: make(chan struct{}, 1), stopping: func() bool { return false }, ready: map[string]string{}}
 	names := map[string]bool{}
 	for _, c := range consumers {
 		if err := c.validate(); err != nil {
@@ -227,9 +228,33 @@ func (e *Engine) manage(ctx context.Context) {
 		for n := range changed {
 			e.feed(ctx, n)
 		}
-		if !wait(ctx, e.cfg.LeaseTTL/3) {
+		if !e.rest(ctx) {
 			return
 		}
+	}
+}
+
+// rest waits until leases are to be renewed, or lanes were lost; false when ctx ended first.
+func (e *Engine) rest(ctx context.Context) bool {
+	t := time.NewTimer(e.cfg.LeaseTTL / 3)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-e.lost:
+		return wait(ctx, lostPause)
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// lostPause keeps lanes that are lost again and again from making the engine busy.
+const lostPause = 20 * time.Millisecond
+
+// look makes manage look for lanes before its time.
+func (e *Engine) look() {
+	select {
+	case e.lost <- struct{}{}:
+	default:
 	}
 }
 

@@ -48,8 +48,14 @@ func (t *laneTx) Flush(ctx context.Context) error {
 	return t.flush(ctx)
 }
 
-// collect queues what was collected. A message that is unparked and parked again in one unit ends up parked.
+// collect queues what was collected. Places move before anything that is queued: a repetition of a unit that did commit
+// then fails as fenced, and not by what it inserts again. A message that is unparked and parked again in one unit ends
+// up parked.
 func (t *laneTx) collect() error {
+	queued := t.queued
+	t.queued = nil
+	t.queueMoves()
+	t.queued = append(t.queued, queued...)
 	if len(t.unpark) > 0 {
 		topics, lanes, sequences := refColumns(t.unpark)
 		t.Queue(unparkQuery, t.consumer, topics, lanes, sequences)
@@ -61,7 +67,6 @@ func (t *laneTx) collect() error {
 		return err
 	}
 	t.queueBarriers()
-	t.queueMoves()
 	*t = laneTx{tx: t.tx, consumer: t.consumer}
 	return nil
 }

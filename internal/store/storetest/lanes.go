@@ -20,6 +20,7 @@ func Lanes(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"registering twice changes no place":   lanesRegister,
 		"a unit commits, or nothing does":      lanesAtomic,
 		"places are compared and set":          lanesMove,
+		"a unit is fenced when it is repeated": lanesRepeated,
 		"a lost lease fences":                  lanesFence,
 		"parked messages":                      lanesParked,
 		"what is not parked fences":            lanesNotParked,
@@ -161,6 +162,17 @@ func lanesMove(t *testing.T, f *Fixture) {
 	ps, err := f.Places(t.Context(), "c", []int{1})
 	noError(t, "reading", err)
 	equal(t, "place", []lane.Place{to}, ps)
+}
+
+// lanesRepeated repeats a unit as its owner does who was not told that it had committed.
+func lanesRepeated(t *testing.T, f *Fixture) {
+	w := f.worker(t, "c")
+	from := w.at[mainstay.TopicLane{Topic: "a"}]
+	committed := 0
+	w.must(t, func(tx lane.Tx) { everything(tx, from, &committed) })
+	fenced(t, "the repetition", w.unit(t, func(tx lane.Tx) error { everything(tx, from, &committed); return nil }))
+	equal(t, "traces", "1111 1", w.traces(t))
+	equal(t, "commits", 1, committed)
 }
 
 func lanesFence(t *testing.T, f *Fixture) {

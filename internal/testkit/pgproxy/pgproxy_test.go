@@ -1,0 +1,150 @@
+package pgproxy_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/goleak"
+
+	"github.com/mainstay-io/mainstay/internal/testkit/pgproxy"
+	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// ways are those in which a client can send a transaction of one insert.
+func ways() map[string]func(context.Context, *pgx.Conn) error {
+	exec := func(mode pgx.QueryExecMode, statements ...string) func(context.Context, *pgx.Conn) error {
+		return func(ctx context.Context, c *pgx.Conn) error {
+			for _, s := range statements {
+				if _, err := c.Exec(ctx, s, mode); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	const insert = "insert into t values (1)"
+	return map[string]func(context.Context, *pgx.Conn) error{
+		"simple":         exec(pgx.QueryExecModeSimpleProtocol, "begin", insert, "commit"),
+		"one query":      exec(pgx.QueryExecModeSimpleProtocol, "begin; "+insert+"; COMMIT WORK;"),
+		"prepared":       exec(pgx.QueryExecModeCacheStatement, "begin", insert, "/* why */ commit"),
+		"unnamed":        exec(pgx.QueryExecModeExec, "begin", insert, "end transaction"),
+		"pipelined":      batch("begin", insert, "commit"),
+		"pipelined more": batch("begin", insert, "commit", "select 1"),
+	}
+}
+
+func batch(statements ...string) func(context.Context, *pgx.Conn) error {
+	return func(ctx context.Context, c *pgx.Conn) error {
+		b := &pgx.Batch{}
+		for _, s := range statements {
+			b.Queue(s)
+		}
+		return c.SendBatch(ctx, b).Close()
+	}
+}
+
+func connect(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	c, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	return c
+}
+
+// waitRows waits until the table has n rows: the server may still be at the commit when the client is dropped.
+func waitRows(t testing.TB, c *pgx.Conn, n int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for got := -1; got != n; {
+		if err := c.QueryRow(ctx, "select count(*) from t").Scan(&got); err != nil {
+			t.Fatalf("waiting for %d rows, there are %d: %v", n, got, err)
+		}
+	}
+}
+
+func TestProxy_CutsEveryKindOfCommit(t *testing.T) {
+	t.Parallel()
+	for name, way := range ways() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.New(t)
+			direct, p := connect(t, url), pgproxy.Start(t, url)
+			if _, err := direct.Exec(t.Context(), "create table t (n int)"); err != nil {
+				t.Fatal(err)
+			}
+			p.Cut(pgproxy.Every(2, pgproxy.Before, pgproxy.Amid, pgproxy.After)) // the 2nd: Amid, 4th: After, 6th: Before
+			for i, committed := range []int{1, 2, 3, 4, 5, 5} {
+				err := way(t.Context(), connect(t, p.URL()))
+				var pg *pgconn.PgError
+				if cut := i%2 == 1; cut != (err != nil) || errors.As(err, &pg) {
+					t.Fatalf("transaction %d: error %v, want one of the connection: %v", i+1, err, cut)
+				}
+				waitRows(t, direct, committed)
+			}
+			for _, f := range []pgproxy.Fault{pgproxy.Before, pgproxy.Amid, pgproxy.After} {
+				if got := p.Cuts(f); got != 1 {
+					t.Errorf("%d cuts of kind %d, want 1", got, f)
+				}
+			}
+			if got := p.Commits(); got != 6 {
+				t.Errorf("%d commits, want 6", got)
+			}
+		})
+	}
+}
+
+func TestProxy_TellsWhatIsCommitted(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	p := pgproxy.Start(t, url)
+	var said []string
+	p.Cut(func(c pgproxy.Commit) pgproxy.Fault {
+		said = append(said, strings.Join(c.Statements, "; "))
+		return pgproxy.None
+	})
+	c := connect(t, p.URL())
+	for _, statements := range [][]string{
+		{"begin", "select 1", "rollback"},
+		{"begin", "savepoint a", "rollback to savepoint a", "select 2", "commit"},
+	} {
+		if err := batch(statements...)(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(said) != 1 || said[0] != "begin; savepoint a; rollback to savepoint a; select 2" {
+		t.Errorf("got %q", said)
+	}
+}
+
+func TestProxy_Stalls(t *testing.T) {
+	t.Parallel()
+	p := pgproxy.Start(t, pgtest.New(t))
+	c := connect(t, p.URL())
+	resume := p.Stall()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(t.Context(), "select 1")
+		done <- err
+	}()
+	timer := time.NewTimer(50 * time.Millisecond)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		t.Errorf("answered while stalled: %v", err)
+	case <-timer.C:
+	}
+	resume()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
