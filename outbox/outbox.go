@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -39,11 +38,6 @@ const (
 type Tx interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 	Rollback() error
-}
-
-// Execer runs statements of a transaction that somebody else ends.
-type Execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
 // Outbox writes to one database's outbox. It is safe for concurrent use.
@@ -75,29 +69,23 @@ func (o *Outbox) Lanes() int { return o.lanes }
 // is empty. An invalid message is an *InvalidError, and nothing was written. Any other error leaves the transaction
 // to be rolled back.
 func (o *Outbox) Append(ctx context.Context, tx Tx, msgs ...*mainstay.Message) error {
-	return o.AppendTo(ctx, tx, time.Time{}, msgs...)
-}
-
-// AppendTo is Append for a transaction that somebody else ends; on SQLite, now becomes the messages' CreatedAt, the
-// database's clock where it is zero (PostgreSQL always has its own).
-func (o *Outbox) AppendTo(ctx context.Context, tx Execer, now time.Time, msgs ...*mainstay.Message) error {
 	if len(msgs) == 0 {
 		return nil
 	}
 	if err := o.Prepare(msgs); err != nil {
 		return err
 	}
-	if o.dialect == mainstay.Postgres {
-		stmt, err := PostgresInsert(msgs)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, stmt.SQL, stmt.Args...); err != nil {
-			return fmt.Errorf("appending to the outbox: %w", err)
-		}
-		return nil
+	if o.dialect == mainstay.SQLite {
+		return appendTo(ctx, tx, msgs)
 	}
-	return appendSQLite(ctx, tx, now, msgs)
+	stmt, err := PostgresInsert(msgs)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, stmt.SQL, stmt.Args...); err != nil {
+		return fmt.Errorf("appending to the outbox: %w", err)
+	}
+	return nil
 }
 
 // Prepare gives ids and lanes and refuses what a broker would refuse.

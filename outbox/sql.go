@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/mainstay-io/mainstay"
 )
@@ -34,10 +33,7 @@ func PostgresInsert(msgs []*mainstay.Message) (Statement, error) {
 		}
 		ids[i], topics[i], lanes[i] = m.ID, m.Topic, int32(m.Lane) //nolint:gosec // lanes are few
 		keys[i], types[i], aggTypes[i], aggIDs[i] = m.Key, m.Type, m.AggregateType, m.AggregateID
-		headers[i], payloads[i] = string(attrs), m.Payload
-		if payloads[i] == nil {
-			payloads[i] = []byte{}
-		}
+		headers[i], payloads[i] = string(attrs), payloadOf(m)
 	}
 	return Statement{insertPostgres, []any{ids, topics, lanes, keys, types, aggTypes, aggIDs, headers, payloads}}, nil
 }
@@ -45,45 +41,57 @@ func PostgresInsert(msgs []*mainstay.Message) (Statement, error) {
 const (
 	advanceSQLite = `/* outbox.advance */
 insert into log_head (topic, lane, last_sequence) values ($1, $2, $3)
-on conflict (topic, lane) do update set last_sequence = last_sequence + excluded.last_sequence`
-	insertSQLite = `/* outbox.append */
+on conflict (topic, lane) do update set last_sequence = last_sequence + excluded.last_sequence
+returning last_sequence`
+	insertSQLite = `/* outbox.insert */
 insert into outbox (id, topic, lane, sequence, key, type, aggregatetype, aggregateid, headers, payload, created_at)
-values ($1, $2, $3, (select last_sequence - $4 from log_head where topic = $2 and lane = $3), $5, $6, $7, $8, $9, $10,
-        coalesce($11, cast(unixepoch('subsec') * 1000000 as integer)))`
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`
+	appendSQLite = `/* outbox.append */
+insert into outbox (id, topic, lane, sequence, key, type, aggregatetype, aggregateid, headers, payload, created_at)
+values ($1, $2, $3, (select last_sequence from log_head where topic = $2 and lane = $3), $4, $5, $6, $7, $8, $9,
+        cast(unixepoch('subsec') * 1000000 as integer))`
 )
 
-// appendSQLite numbers and writes: there is one writer, so the sequence is given here.
-func appendSQLite(ctx context.Context, tx Execer, now time.Time, msgs []*mainstay.Message) error {
-	left := map[mainstay.TopicLane]int64{}
-	var logs []mainstay.TopicLane
-	for _, m := range msgs {
-		if left[m.TopicLane()] == 0 {
-			logs = append(logs, m.TopicLane())
-		}
-		left[m.TopicLane()]++
+// SQLiteAdvance takes the next n sequences of a log, and answers with the last of them. There is one writer, so
+// sequences are given here.
+func SQLiteAdvance(log mainstay.TopicLane, n int64) Statement {
+	return Statement{advanceSQLite, []any{log.Topic, log.Lane, n}}
+}
+
+// SQLiteInsert appends m, which must be prepared (see Outbox.Prepare) and have its Sequence (see SQLiteAdvance) and
+// CreatedAt.
+func SQLiteInsert(m *mainstay.Message) (Statement, error) {
+	attrs, err := EncodeAttributes(m)
+	if err != nil {
+		return Statement{}, err
 	}
-	for _, l := range logs {
-		if _, err := tx.ExecContext(ctx, advanceSQLite, l.Topic, l.Lane, left[l]); err != nil {
-			return fmt.Errorf("advancing the log: %w", err)
-		}
+	return Statement{insertSQLite, []any{
+		m.ID, m.Topic, m.Lane, m.Sequence, m.Key, m.Type, m.AggregateType, m.AggregateID, string(attrs), payloadOf(m),
+		m.CreatedAt.UnixMicro(),
+	}}, nil
+}
+
+func payloadOf(m *mainstay.Message) []byte {
+	if m.Payload == nil {
+		return []byte{}
 	}
-	var created any
-	if !now.IsZero() {
-		created = now.UnixMicro()
-	}
+	return m.Payload
+}
+
+// appendTo numbers and writes msgs one by one, at the database's clock, through a transaction that need not be able
+// to read.
+func appendTo(ctx context.Context, tx Tx, msgs []*mainstay.Message) error {
 	for _, m := range msgs {
 		attrs, err := EncodeAttributes(m)
 		if err != nil {
 			return err
 		}
-		left[m.TopicLane()]--
-		payload := m.Payload
-		if payload == nil {
-			payload = []byte{}
+		advance := SQLiteAdvance(m.TopicLane(), 1)
+		if _, err := tx.ExecContext(ctx, advance.SQL, advance.Args...); err != nil {
+			return fmt.Errorf("advancing the log: %w", err)
 		}
-		m.CreatedAt = now.Truncate(time.Microsecond)
-		_, err = tx.ExecContext(ctx, insertSQLite, m.ID, m.Topic, m.Lane, left[m.TopicLane()], m.Key, m.Type,
-			m.AggregateType, m.AggregateID, string(attrs), payload, created)
+		_, err = tx.ExecContext(ctx, appendSQLite, m.ID, m.Topic, m.Lane, m.Key, m.Type, m.AggregateType, m.AggregateID,
+			string(attrs), payloadOf(m))
 		if err != nil {
 			return fmt.Errorf("appending to the outbox: %w", err)
 		}

@@ -19,7 +19,7 @@ select order_id, sku, quantity from stock_movement
 where order_id in (select value from json_each($1)) and kind = 'reserve'
 order by order_id, sku`
 	recordSQLite = `/* inventory.record */
-insert into stock_movement (order_id, sku, kind, quantity, created_at) values (nullif($1, ''), $2, $3, $4, $5)`
+insert into stock_movement (order_id, sku, kind, quantity, created_at) values ($1, $2, $3, $4, $5)`
 	moveSQLite = `/* inventory.move */
 update stock set on_hand = on_hand + $1, reserved = reserved + $2, shipped = shipped + $3 where sku = $4`
 	createSQLite = `/* inventory.create */
@@ -42,7 +42,7 @@ func (sqlite) create(ctx context.Context, tx mainstay.Tx, sku string) (bool, err
 
 func (sqlite) move(tx mainstay.Tx, moves []movement) {
 	for _, m := range moves {
-		tx.Queue(recordSQLite, m.order, m.sku, m.kind, m.quantity, tx.Now().UnixMicro())
+		tx.Queue(recordSQLite, sql.NullString{String: m.order, Valid: m.order != ""}, m.sku, m.kind, m.quantity, tx.Now().UnixMicro())
 	}
 	sums := deltas(moves)
 	for _, sku := range slices.Sorted(maps.Keys(sums)) {

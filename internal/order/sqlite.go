@@ -27,6 +27,8 @@ func (sqlite) insert(_ context.Context, tx mainstay.Tx, orders []*Order) error {
 			return fmt.Errorf("encoding order %s: %w", o.ID, err)
 		}
 		tx.Queue(sqliteInsert, o.ID, o.Principal, o.CustomerID, o.Currency, o.Total, o.Shipping.Country, string(lines), o.CreatedAt.UnixMicro())
+	}
+	for _, o := range orders { // apart, so that inserts of a kind can be merged
 		to := o.Shipping
 		tx.Queue(sqliteInsertPrivate, o.ID, o.Payment.Token, to.Name, to.Line1, to.City, to.PostalCode)
 	}

@@ -165,7 +165,7 @@ type laneTx struct {
 	err      error
 }
 
-func (t *laneTx) Flush(ctx context.Context) error { return t.flush(ctx) }
+func (t *laneTx) Flush(context.Context) error { return t.flush() }
 
 func (t *laneTx) Move(from, to lane.Place) { t.moves = append(t.moves, [2]lane.Place{from, to}) }
 

@@ -16,18 +16,15 @@ insert into saga (id, definition, definition_version, correlation_id, key, lane,
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
 
 // Insert adds instances with their first history.
-func (s *Store) Insert(ctx context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
+func (s *Store) Insert(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
 	for _, r := range rows {
 		state, err := json.Marshal(r.State)
 		if err != nil {
 			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
 		}
-		_, err = tx.ExecContext(ctx, insertSagaQuery, r.ID, r.Definition, r.DefinitionVersion, r.CorrelationID, r.Key, r.Lane,
+		tx.Queue(insertSagaQuery, r.ID, r.Definition, r.DefinitionVersion, r.CorrelationID, r.Key, r.Lane,
 			string(r.State.Status), r.Version, r.Data, string(state), nullMicros(r.Due), r.CreatedAt.UnixMicro(),
 			r.UpdatedAt.UnixMicro(), nullMicros(r.Ended))
-		if err != nil {
-			return fmt.Errorf("inserting saga %s: %w", r.ID, err)
-		}
 	}
 	queueHistory(tx, hs)
 	return nil

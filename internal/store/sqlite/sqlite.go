@@ -60,6 +60,9 @@ func DSN(path, synchronous string, readOnly bool) string {
 		q.Add("_pragma", "journal_mode(WAL)")
 		q.Add("_pragma", "synchronous("+synchronous+")")
 		q.Add("_pragma", "journal_size_limit(67108864)")
+		q.Add("_pragma", "wal_autocheckpoint(8000)") // 32 MB, so that a page that many commits change is copied once
+		q.Add("_pragma", "cache_size(-16000)")       // KiB: the ends of all tables and indexes
+		q.Add("_pragma", "temp_store(MEMORY)")       // what a savepoint would restore, above all
 		q.Add("_txlock", "immediate")
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
@@ -105,7 +108,7 @@ func (s *Store) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w := &writer{store: s, conn: conn, statements: map[string]*sql.Stmt{}}
+	w := &writer{store: s, conn: conn, statements: map[string]*prepared{}}
 	s.done.Go(w.run)
 	return nil
 }

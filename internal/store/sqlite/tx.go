@@ -8,6 +8,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lease"
+	"github.com/mainstay-io/mainstay/outbox"
 )
 
 // tx is the transaction of one unit. Cancelling a caller must not interrupt the statements of its neighbours, so
@@ -37,7 +38,7 @@ func (t *tx) ExecContext(_ context.Context, query string, args ...any) (sql.Resu
 	if t.lost != nil {
 		return nil, t.lost
 	}
-	st, err := t.w.prepare(context.Background(), query)
+	st, args, err := t.w.statement(context.Background(), query, args)
 	if err != nil {
 		return nil, t.failed(err)
 	}
@@ -49,7 +50,7 @@ func (t *tx) QueryContext(_ context.Context, query string, args ...any) (*sql.Ro
 	if t.lost != nil {
 		return nil, t.lost
 	}
-	st, err := t.w.prepare(context.Background(), query)
+	st, args, err := t.w.statement(context.Background(), query, args)
 	if err != nil {
 		return nil, t.failed(err)
 	}
@@ -86,54 +87,79 @@ func (t *tx) OnCommit(fn func()) { t.after = append(t.after, fn) }
 
 func (t *tx) Send(msgs ...*mainstay.Message) { t.sent = append(t.sent, msgs...) }
 
-// flush runs what is queued.
-func (t *tx) flush(ctx context.Context) error {
+// flush runs what is queued; rows that are inserted alike, one behind the other, are inserted together.
+func (t *tx) flush() error {
 	queued := t.queued
 	t.queued = nil
-	for _, q := range queued {
-		n, err := affected(t.ExecContext(ctx, q.sql, q.args...))
+	for len(queued) > 0 {
+		n, merged, err := t.run(queued)
 		if err != nil {
 			return fmt.Errorf("running a queued statement: %w", err)
 		}
-		if q.one && n != 1 {
+		if queued[0].one && n != 1 {
 			return fmt.Errorf("a parked message is not there any more: %w", lease.ErrFenced)
 		}
+		queued = queued[merged:]
 	}
 	return nil
+}
+
+// run runs the first queued statement and those that can be merged with it; changed counts rows.
+func (t *tx) run(queued []statement) (changed int64, merged int, err error) {
+	if t.lost != nil {
+		return 0, 0, t.lost
+	}
+	st, args, merged, err := t.w.merge(context.Background(), queued)
+	if err != nil {
+		return 0, 0, t.failed(err)
+	}
+	changed, err = affected(st.ExecContext(context.Background(), args...))
+	return changed, merged, t.failed(err)
 }
 
 // finish is the last thing before the savepoint is released: queued statements, then the outbox. It gives back the
 // messages with their sequences.
 func (t *tx) finish(ctx context.Context) ([]*mainstay.Message, error) {
-	if err := t.flush(ctx); err != nil {
+	if err := t.flush(); err != nil {
 		return nil, err
 	}
 	if len(t.sent) == 0 {
 		return nil, nil
 	}
-	if err := t.w.store.outbox.AppendTo(ctx, t, t.now, t.sent...); err != nil {
+	if err := t.w.store.outbox.Prepare(t.sent); err != nil {
 		return nil, err
 	}
-	return t.sent, t.number(ctx)
+	if err := t.number(ctx); err != nil {
+		return nil, err
+	}
+	for _, m := range t.sent {
+		row, err := outbox.SQLiteInsert(m)
+		if err != nil {
+			return nil, err
+		}
+		t.Queue(row.SQL, row.Args...)
+	}
+	return t.sent, t.flush()
 }
 
-const headQuery = `/* log.head */ select last_sequence from log_head where topic = $1 and lane = $2`
-
-// number fills in what the log has given to the messages.
+// number moves the heads of the logs on, and gives the messages their places.
 func (t *tx) number(ctx context.Context) error {
-	heads := map[mainstay.TopicLane]int64{}
-	for i := len(t.sent) - 1; i >= 0; i-- {
-		m := t.sent[i]
-		log := m.TopicLane()
-		if _, ok := heads[log]; !ok {
-			var head int64
-			if err := queryRow(ctx, t, headQuery, []any{log.Topic, log.Lane}, &head); err != nil {
-				return fmt.Errorf("reading the head of %s/%d: %w", log.Topic, log.Lane, err)
-			}
-			heads[log] = head
+	counts := map[mainstay.TopicLane]int64{}
+	for _, m := range t.sent {
+		counts[m.TopicLane()]++
+	}
+	for log, n := range counts {
+		advance := outbox.SQLiteAdvance(log, n)
+		var head int64
+		if err := queryRow(ctx, t, advance.SQL, advance.Args, &head); err != nil {
+			return fmt.Errorf("advancing the log %s/%d: %w", log.Topic, log.Lane, err)
 		}
-		m.Incarnation, m.Sequence = 1, heads[log]
-		heads[log]--
+		counts[log] = head - n
+	}
+	at := t.now.Truncate(time.Microsecond)
+	for _, m := range t.sent {
+		counts[m.TopicLane()]++
+		m.Incarnation, m.Sequence, m.CreatedAt = 1, counts[m.TopicLane()], at
 	}
 	return nil
 }

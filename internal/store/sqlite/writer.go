@@ -73,7 +73,7 @@ type insideKey struct{}
 type writer struct {
 	store      *Store
 	conn       *sql.Conn
-	statements map[string]*sql.Stmt
+	statements map[string]*prepared
 }
 
 func (w *writer) run() {
@@ -180,12 +180,13 @@ func (w *writer) unit(ctx context.Context, j *job) error {
 		j.err = nil // it shares the fate of the others
 		return t.lost
 	}
-	end := "release unit"
 	if j.err != nil {
 		j.err, j.sent = translate(j.err), nil
-		end = "rollback to unit; release unit"
+		if err := w.exec(ctx, "rollback to unit"); err != nil {
+			return err
+		}
 	}
-	return w.exec(ctx, end)
+	return w.exec(ctx, "release unit")
 }
 
 // call runs the job under its caller's context, which ends when the caller gives up; statements go on without.
@@ -199,21 +200,11 @@ func (w *writer) call(j *job, t *tx) (err error) {
 }
 
 func (w *writer) exec(ctx context.Context, query string) error {
-	_, err := w.conn.ExecContext(ctx, query)
+	st, err := w.stmt(ctx, w.prepare(query), 1)
+	if err == nil {
+		_, err = st.ExecContext(ctx)
+	}
 	return err
-}
-
-// prepare gives the statement of a query text; texts are constants of the program, so there are few.
-func (w *writer) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	if st := w.statements[query]; st != nil {
-		return st, nil
-	}
-	st, err := w.conn.PrepareContext(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	w.statements[query] = st
-	return st, nil
 }
 
 // Primary result codes of SQLite for what is wrong with the database, not with the statement.
