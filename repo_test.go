@@ -33,7 +33,8 @@ var layers = []layer{
 		"./internal/broker/...", "./internal/store/...", "./internal/migrate", "./internal/client", "./internal/operator",
 		"./internal/verify",
 	}},
-	{"processes", []string{"./internal/process/...", "./internal/demo", "./internal/bench"}},
+	{"load", []string{"./internal/bench"}},
+	{"processes", []string{"./internal/process/...", "./internal/demo"}},
 	{"commands", []string{"./cmd/..."}},
 }
 
@@ -112,7 +113,7 @@ var rules = []rule{
 		name:   "only the embedded server is linked with nats-server",
 		reason: "it weighs more than the rest together; the processes that scale out talk to a server of their own",
 		check: linkedOnlyInto("github.com/nats-io/nats-server/v2/...",
-			"./internal/broker/natsembed", "./internal/process/serve", "./cmd/mainstay"),
+			"./internal/broker/natsembed", "./internal/process/serve", "./internal/process/benchmark", "./cmd/mainstay"),
 		broken: graph{
 			"./cmd/outbox": {"./internal/broker/natsembed"}, "./internal/broker/natsembed": {"github.com/nats-io/nats-server/v2/server"},
 		},
@@ -126,7 +127,8 @@ var rules = []rule{
 	{
 		name:   "only the all-in-one binary is linked with SQLite",
 		reason: "the processes that scale out share a PostgreSQL; SQLite would be megabytes that they never use",
-		check:  linkedOnlyInto("modernc.org/sqlite/...", "./internal/store/sqlite", "./internal/process/serve", "./cmd/mainstay"),
+		check:  linkedOnlyInto("modernc.org/sqlite/...", "./internal/store/sqlite", "./internal/process/serve",
+			"./internal/process/benchmark", "./cmd/mainstay"),
 		broken: graph{
 			"./internal/process/worker": {"./internal/store/sqlite"}, "./internal/store/sqlite": {"modernc.org/sqlite"},
 		},
@@ -147,7 +149,8 @@ var rules = []rule{
 		name: "the migration tool stays where migrations are run",
 		reason: "a process that serves must not be able to change the schema; serve may, on the directory that it has just " +
 			"made, and is linked into mainstay only",
-		check:  linkedOnlyInto("github.com/pressly/goose/v3/...", "./internal/migrate", "./internal/process/serve", "./cmd/mainstay"),
+		check:  linkedOnlyInto("github.com/pressly/goose/v3/...", "./internal/migrate", "./internal/process/serve",
+			"./internal/process/benchmark", "./cmd/mainstay"),
 		broken: graph{"./cmd/ingest": {"./internal/migrate"}, "./internal/migrate": {"github.com/pressly/goose/v3"}},
 	},
 	{
@@ -167,7 +170,7 @@ var rules = []rule{
 		reason: "it accepts orders while every broker is away, so it must not even be able to wait for one",
 		check: linkedOnlyInto("github.com/nats-io/nats.go/...", "./internal/broker/natsbroker", "./internal/broker/natsembed",
 			"./internal/process/carrier", "./internal/process/outbox", "./internal/process/worker", "./internal/process/serve",
-			"./internal/demo", "./internal/bench", "./cmd/outbox", "./cmd/worker", "./cmd/mainstay"),
+			"./internal/process/benchmark", "./internal/demo", "./cmd/outbox", "./cmd/worker", "./cmd/mainstay"),
 		broken: graph{
 			"./cmd/ingest": {"./internal/process/ingest"}, "./internal/process/ingest": {"./internal/broker/natsbroker"},
 			"./internal/broker/natsbroker": {"github.com/nats-io/nats.go"},

@@ -19,6 +19,7 @@ func main() {
 
 func run(ctx context.Context, env app.Env) error {
 	return execute(ctx, env, parts{
-		serve: serve.Main, demo: runDemo, verify: runVerify, migrateUp: serve.MigrateUp, migrateStatus: serve.MigrateStatus,
+		serve: serve.Main, demo: runDemo, verify: runVerify, bench: runBench,
+		migrateUp: serve.MigrateUp, migrateStatus: serve.MigrateStatus,
 	})
 }

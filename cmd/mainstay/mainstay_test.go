@@ -21,6 +21,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/migrate"
 	"github.com/mainstay-io/mainstay/internal/problem"
+	"github.com/mainstay-io/mainstay/internal/process/benchmark"
 )
 
 // With -update golden files are written instead of compared.
@@ -35,6 +36,7 @@ func every() parts {
 		serve:  func(context.Context, app.Env, app.Config) error { return nil },
 		demo:   func(context.Context, app.Env, demoOptions) error { return nil },
 		verify: func(context.Context, app.Env, app.Config, verifyOptions) error { return nil },
+		bench:  func(context.Context, app.Env, benchmark.Options) error { return nil },
 		migrateUp: func(context.Context, app.Config) ([]migrate.Status, error) {
 			return nil, app.Errorf(app.ExitConflict, "Use a newer program.", "the schema is newer than this program")
 		},
@@ -104,7 +106,7 @@ func TestCommands_AreDocumented(t *testing.T) {
 			}
 		}
 	})
-	if count != 12 {
+	if count != 17 {
 		t.Errorf("walked over %d commands", count)
 	}
 }

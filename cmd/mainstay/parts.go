@@ -6,6 +6,7 @@ import (
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/process/benchmark"
 )
 
 // parts are what the commands run. A command whose part is nil is not offered.
@@ -16,6 +17,9 @@ type parts struct {
 	demo func(ctx context.Context, env app.Env, o demoOptions) error
 	// verify checks the invariants and prints what it found; violations are an error of code app.ExitPartial.
 	verify func(ctx context.Context, env app.Env, cfg app.Config, o verifyOptions) error
+	// bench measures and prints what it found; a run in which not everything ended well is an error of code
+	// app.ExitPartial.
+	bench func(ctx context.Context, env app.Env, o benchmark.Options) error
 	// migrateUp applies the migrations that are missing and answers with those; migrateStatus lists all.
 	migrateUp, migrateStatus func(ctx context.Context, cfg app.Config) ([]migrate.Status, error)
 }

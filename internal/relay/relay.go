@@ -181,11 +181,11 @@ func (r *Relay) turn(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	for _, group := range r.groups(heads) {
-		full, err := r.move(ctx, group)
+		left, err := r.move(ctx, group, heads)
 		if err != nil {
 			return false, err
 		}
-		more = more || full
+		more = more || left
 	}
 	return more, nil
 }

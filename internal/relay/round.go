@@ -50,9 +50,9 @@ func (r *Relay) noteBehind(c *cursor, head int64) {
 // succeeded forgets earlier failures, and that the log was behind.
 func (c *cursor) succeeded() { c.behind, c.apart, c.failures, c.err = time.Time{}, false, 0, nil }
 
-// move takes a round of messages from the logs to the broker and records it; full says that the round was. An error
-// is of the database; what the broker says is kept with the logs.
-func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane) (full bool, err error) {
+// move takes a round of messages from the logs to the broker and records it; more says that one of the logs that it
+// moved ends beyond that, at its head. An error is of the database; what the broker says is kept with the logs.
+func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[mainstay.TopicLane]int64) (more bool, err error) {
 	began := clock.Start()
 	after, expect := map[mainstay.TopicLane]int64{}, map[mainstay.TopicLane]int64{}
 	for _, log := range logs {
@@ -80,7 +80,10 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane) (full bool,
 		return false, err
 	}
 	r.cfg.Hooks.Round(began.Elapsed())
-	return len(msgs) == r.cfg.Batch, nil
+	for log := range last { // a store may share the round out among the logs, and leave a part of it unused
+		more = more || r.logs[log].after < heads[log]
+	}
+	return more, nil
 }
 
 func (r *Relay) read(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {

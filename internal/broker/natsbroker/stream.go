@@ -84,3 +84,14 @@ func (b *Broker) check(cfg jetstream.StreamConfig) error {
 	expect(slices.Contains(cfg.Subjects, b.subjects()), "subjects must contain "+b.subjects())
 	return errors.Join(wrong...)
 }
+
+// Drop deletes the stream with all that is in it: for whoever made one of its own and is done with it. Nothing may be
+// published or read any more.
+func (b *Broker) Drop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, b.cfg.AckTimeout)
+	defer cancel()
+	if err := b.js.DeleteStream(ctx, b.cfg.Stream); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("deleting stream %s: %w", b.cfg.Stream, err)
+	}
+	return nil
+}
