@@ -81,7 +81,8 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 	}
 	r.cfg.Hooks.Round(began.Elapsed())
 	for log := range last { // a store may share the round out among the logs, and leave a part of it unused
-		more = more || r.logs[log].after < heads[log]
+		c := r.logs[log] // nil when the lane was lost meanwhile
+		more = more || c != nil && c.after < heads[log]
 	}
 	return more, nil
 }
