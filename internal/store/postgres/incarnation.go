@@ -28,7 +28,7 @@ select $1, topic, lane, last_sequence + 1, $2 from log_head`
 func (s *Store) Prepare(ctx context.Context, l lease.Lease) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seq = nil
+	s.forgetState()
 	tx, err := s.seqDB.BeginTxx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("beginning: %w", translate(ctx, err))

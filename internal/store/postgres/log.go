@@ -3,71 +3,13 @@ package postgres
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/outbox"
 )
-
-// Bounds of what is kept in memory: a log's latest messages, at least tailSize and at most twice as many, and none
-// with a payload above tailPayload.
-const (
-	tailSize    = 256
-	tailPayload = 8 << 10
-)
-
-// tail keeps the end of the logs that were read in memory: what one reader of the process has fetched, the relay or a
-// consumer, the others want next.
-type tail struct {
-	mu   sync.Mutex
-	logs map[mainstay.TopicLane][]*mainstay.Message // dense in sequence
-}
-
-func newTail() *tail { return &tail{logs: map[mainstay.TopicLane][]*mainstay.Message{}} }
-
-// add takes messages that continue what is there; those of a log that do not are left out, unless they are ahead.
-func (t *tail) add(ms []*mainstay.Message) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, m := range ms {
-		if len(m.Payload) > tailPayload {
-			continue
-		}
-		log := t.logs[m.TopicLane()]
-		if n := len(log); n > 0 {
-			last := log[n-1].Sequence
-			switch {
-			case m.Sequence <= last:
-				continue
-			case m.Sequence > last+1:
-				log = nil
-			case n >= 2*tailSize:
-				log = append(make([]*mainstay.Message, 0, 2*tailSize), log[tailSize:]...)
-			}
-		}
-		t.logs[m.TopicLane()] = append(log, m)
-	}
-}
-
-// after gives messages behind a sequence; none when memory does not hold the next one.
-func (t *tail) after(log mainstay.TopicLane, sequence int64, limit int) []*mainstay.Message {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	ms := t.logs[log]
-	if len(ms) == 0 || ms[0].Sequence > sequence+1 {
-		return nil
-	}
-	skip := sequence + 1 - ms[0].Sequence
-	if skip >= int64(len(ms)) {
-		return nil
-	}
-	ms = ms[skip:]
-	return slices.Clone(ms[:min(limit, len(ms))])
-}
 
 const headsQuery = `/* log.heads */ select topic, lane, last_sequence from log_head`
 
@@ -79,6 +21,9 @@ type headRow struct {
 
 // Heads answers with the last sequence of every log.
 func (s *Store) Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
+	if heads := s.tail.ends(); heads != nil {
+		return heads, nil
+	}
 	return s.readHeads(ctx, headsQuery)
 }
 
@@ -111,8 +56,8 @@ func (s *Store) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64,
 	var out []*mainstay.Message
 	missing := map[mainstay.TopicLane]int64{}
 	for log, sequence := range after {
-		ms := s.tail.after(log, sequence, share)
-		if len(ms) == 0 {
+		ms, all := s.tail.after(log, sequence, share)
+		if len(ms) == 0 && !all {
 			missing[log] = sequence
 		}
 		out = append(out, ms...)
@@ -151,8 +96,11 @@ type positionsRow struct {
 // int64s scans a bigint[], which the driver hands over as text: {1,2,3}.
 type int64s []int64
 
-// Scan takes the array's text.
+// Scan takes the array's text, or a null.
 func (a *int64s) Scan(src any) error {
+	if src == nil {
+		return nil
+	}
 	text, ok := src.(string)
 	if !ok {
 		return fmt.Errorf("scanning %T as a bigint[]", src)

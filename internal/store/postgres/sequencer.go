@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
@@ -91,8 +92,8 @@ with fresh as materialized (
 )
 select size.n, g.take, g.version, g.epoch, g.incarnation, pg_snapshot_xmax(g.snapshot)::text as xmax,
        case when g.take is not null then array(select pg_snapshot_xip(g.snapshot))::text end as xip,
-       g.upper::text as upper, g.after_position
-from size left join guard g on true`
+       g.upper::text as upper, g.after_position, b.topic, b.lane, h.last_sequence as head, b.positions
+from size left join guard g on true left join (batch b join head h on h.topic = b.topic and h.lane = b.lane) on true`
 )
 
 type roundRow struct {
@@ -104,6 +105,11 @@ type roundRow struct {
 	Xmax, Xip   *string
 	Upper       *string
 	After       *int64 `db:"after_position"`
+	// One row for each log that has grown; all of them are alike in what is above.
+	Topic     *string
+	Lane      *int
+	Head      *int64
+	Positions int64s
 }
 
 // Round numbers what is new, in one transaction and one round trip.
@@ -117,13 +123,15 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 			return 0, false, err
 		}
 	}
-	row, err := s.round(ctx, l)
+	rows, err := s.round(ctx, l)
 	if err != nil {
-		s.seq = nil
+		s.forgetState()
 		return 0, false, fmt.Errorf("running a round: %w", translate(ctx, err))
 	}
+	row := rows[0]
 	if row.Take == nil {
 		if row.N == 0 && s.seq.Upper == nil {
+			s.tail.grow(s.seq.Incarnation, nil)
 			return 0, false, nil // there is nothing new
 		}
 		return 0, true, s.readState(ctx, l) // it is another one by now
@@ -137,14 +145,26 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 		Version: *row.Version, Epoch: *row.Epoch, Incarnation: *row.Incarnation, Xmax: *row.Xmax, Xip: *row.Xip,
 		Upper: row.Upper, After: row.After, moved: clock.Start(),
 	}
+	s.tail.grow(s.seq.Incarnation, grownLogs(rows))
 	if numbered > 0 {
 		s.grown.wake()
 	}
 	return numbered, more, nil
 }
 
-func (s *Store) round(ctx context.Context, l lease.Lease) (roundRow, error) {
-	var row roundRow
+func grownLogs(rows []roundRow) []numbered {
+	var logs []numbered
+	for _, r := range rows {
+		if r.Topic != nil {
+			logs = append(logs, numbered{mainstay.TopicLane{Topic: *r.Topic, Lane: *r.Lane}, *r.Head, r.Positions})
+		}
+	}
+	return logs
+}
+
+// round answers with one row at least.
+func (s *Store) round(ctx context.Context, l lease.Lease) ([]roundRow, error) {
+	var rows []roundRow
 	st := s.seq
 	args := []any{st.Xmax, st.Xip, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove}
 	query := roundFresh + roundNumber
@@ -152,13 +172,13 @@ func (s *Store) round(ctx context.Context, l lease.Lease) (roundRow, error) {
 		query, args[5] = roundChunk+roundNumber, true
 		args = append(args, *st.Upper, *st.After)
 	}
-	err := s.seqDB.GetContext(ctx, &row, query, args...)
-	return row, err
+	err := s.seqDB.SelectContext(ctx, &rows, query, args...)
+	return rows, err
 }
 
 // readState reads the state row; lease.ErrFenced when a later lease has written it.
 func (s *Store) readState(ctx context.Context, l lease.Lease) error {
-	s.seq = nil
+	s.forgetState()
 	st := sequencerState{moved: clock.Start()}
 	if err := s.seqDB.GetContext(ctx, &st, stateQuery); err != nil {
 		return fmt.Errorf("reading the sequencer's state: %w", translate(ctx, err))
@@ -166,8 +186,19 @@ func (s *Store) readState(ctx context.Context, l lease.Lease) error {
 	if st.Epoch > l.Epoch {
 		return fmt.Errorf("the sequencer's state has epoch %d: %w", st.Epoch, lease.ErrFenced)
 	}
+	heads, err := s.readHeads(ctx, headsQuery)
+	if err != nil {
+		return err
+	}
 	s.seq = &st
+	s.tail.lead(heads)
 	return nil
+}
+
+// forgetState makes the next round read the state row first.
+func (s *Store) forgetState() {
+	s.seq = nil
+	s.tail.follow()
 }
 
 // partitionsAhead is for how many days there is a partition already.

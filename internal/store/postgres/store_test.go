@@ -382,19 +382,19 @@ func TestTail_IsDense(t *testing.T) {
 		put(i+1, 1)
 	}
 	put(1, 1)
-	if got := tl.after(log, 0, 10); len(got) != 0 {
+	if got, _ := tl.after(log, 0, 10); len(got) != 0 {
 		t.Fatalf("it reaches back to %d", got[0].Sequence)
 	}
 	end := int64(3 * tailSize)
-	if got := tl.after(log, end-2, 10); len(got) != 2 || got[0].Sequence != end-1 {
+	if got, _ := tl.after(log, end-2, 10); len(got) != 2 || got[0].Sequence != end-1 {
 		t.Fatalf("%d messages at the end", len(got))
 	}
 	put(end+1, tailPayload+1)
 	put(end+2, 1)
-	if got := tl.after(log, end, 10); len(got) != 0 {
+	if got, _ := tl.after(log, end, 10); len(got) != 0 {
 		t.Fatalf("it steps over %d", end+1)
 	}
-	if got := tl.after(log, end+1, 10); len(got) != 1 {
+	if got, _ := tl.after(log, end+1, 10); len(got) != 1 {
 		t.Fatalf("%d messages behind the large one, want 1", len(got))
 	}
 }

@@ -169,13 +169,18 @@ func call(ctx context.Context, t *tx, fn func(ctx context.Context, t *tx) error)
 // interrupt it: nobody would know the outcome.
 func (s *Store) commit(ctx context.Context, t *tx) error {
 	last := t.takeQueued()
+	var at []written
 	if len(t.sent) > 0 {
 		insert, err := s.insert(t.sent)
 		if err != nil {
 			t.rollback(ctx)
 			return err
 		}
-		last.add(nil, insert.SQL, insert.Args...)
+		if s.tail.leads() {
+			last.add(func(rows pgx.Rows) error { return scanWritten(rows, &at) }, insert.SQL+returnWritten, insert.Args...)
+		} else {
+			last.add(nil, insert.SQL, insert.Args...)
+		}
 	}
 	last.add(committed, "commit")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*s.cfg.StatementTimeout)
@@ -184,6 +189,7 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 	switch {
 	case err == nil:
 		if len(t.sent) > 0 {
+			s.tail.committed(t.sent, at)
 			s.appended.wake()
 		}
 		for _, fn := range t.after {
@@ -198,6 +204,8 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 		return fmt.Errorf("%w: committing: %w", errAmbiguous, err)
 	}
 }
+
+const returnWritten = ` returning position, created_at`
 
 // errAborted: fn went on after a statement of its had failed, and PostgreSQL answers such a commit with a rollback.
 var errAborted = errors.New("the transaction had failed before it was committed")

@@ -1,0 +1,224 @@
+package postgres
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/clock"
+)
+
+// Bounds of what is kept in memory: a log's latest messages, at least tailSize and at most twice as many, and none
+// with a payload above tailPayload; of what this process has appended and its sequencer has not numbered yet, at most
+// ownSize messages with ownBytes of payload.
+const (
+	tailSize    = 256
+	tailPayload = 8 << 10
+	ownSize     = 16 << 10
+	ownBytes    = 16 << 20
+)
+
+// endsFor is for how long after a round its sequencer's idea of where the logs end is believed. Nothing depends on it
+// but how soon a process that has lost the sequencer's lease without a word notices that the logs grow: see ends.
+const endsFor = 500 * time.Millisecond
+
+// tail keeps the end of the logs in memory: what this process has appended and numbered itself, and what one reader of
+// the process has fetched, the relay or a consumer, since the others want it next.
+type tail struct {
+	mu   sync.Mutex
+	logs map[mainstay.TopicLane][]*mainstay.Message // dense in sequence
+
+	// heads are the last sequences of all logs while the sequencer of this process numbers, as of the round at asOf;
+	// nil while another one may.
+	heads map[mainstay.TopicLane]int64
+	asOf  clock.Mono
+
+	// own has by position what this process has committed while its sequencer numbers; order has the positions in the
+	// order of the commits, those that have left own too.
+	own   map[int64]*mainstay.Message
+	order []int64
+	bytes int
+}
+
+func newTail() *tail {
+	return &tail{logs: map[mainstay.TopicLane][]*mainstay.Message{}, own: map[int64]*mainstay.Message{}}
+}
+
+// add takes messages that continue what is there; those of a log that do not are left out, unless they are ahead.
+func (t *tail) add(ms []*mainstay.Message) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, m := range ms {
+		t.put(m)
+	}
+}
+
+func (t *tail) put(m *mainstay.Message) {
+	if len(m.Payload) > tailPayload {
+		return
+	}
+	log := t.logs[m.TopicLane()]
+	if n := len(log); n > 0 {
+		last := log[n-1].Sequence
+		switch {
+		case m.Sequence <= last:
+			return
+		case m.Sequence > last+1:
+			log = nil
+		case n >= 2*tailSize:
+			log = append(make([]*mainstay.Message, 0, 2*tailSize), log[tailSize:]...)
+		}
+	}
+	t.logs[m.TopicLane()] = append(log, m)
+}
+
+// after gives messages behind a sequence; none when memory does not hold the next one. All says that there are no
+// others behind it in the log.
+func (t *tail) after(log mainstay.TopicLane, sequence int64, limit int) (ms []*mainstay.Message, all bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.numbering() && sequence >= t.heads[log] {
+		return nil, true
+	}
+	ms = t.logs[log]
+	if len(ms) == 0 || ms[0].Sequence > sequence+1 {
+		return nil, false
+	}
+	skip := sequence + 1 - ms[0].Sequence
+	if skip >= int64(len(ms)) {
+		return nil, false
+	}
+	ms = ms[skip:]
+	return slices.Clone(ms[:min(limit, len(ms))]), false
+}
+
+// lead says that the sequencer of this process numbers from now on, and where the logs end.
+func (t *tail) lead(heads map[mainstay.TopicLane]int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.heads, t.asOf = heads, clock.Start()
+}
+
+// follow says that another sequencer may number from now on.
+func (t *tail) follow() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.heads = nil
+	t.forget()
+}
+
+func (t *tail) forget() {
+	clear(t.own)
+	t.order, t.bytes = nil, 0
+}
+
+func (t *tail) numbering() bool { return t.heads != nil && t.asOf.Elapsed() < endsFor }
+
+// leads tells whether it is worth remembering what is appended.
+func (t *tail) leads() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.heads != nil
+}
+
+// ends gives the last sequences of all logs, or nil when memory does not know them. A round that found nothing has
+// proved that nobody else has numbered anything: its rows would have been new to it.
+func (t *tail) ends() map[mainstay.TopicLane]int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.numbering() {
+		return nil
+	}
+	return maps.Clone(t.heads)
+}
+
+// written is where a committed message stands in the outbox.
+type written struct {
+	position int64
+	at       time.Time
+}
+
+// scanWritten reads the rows of an append that returns position and created_at.
+func scanWritten(rows pgx.Rows, into *[]written) error {
+	for rows.Next() {
+		var w written
+		if err := rows.Scan(&w.position, &w.at); err != nil {
+			return err
+		}
+		*into = append(*into, w)
+	}
+	// Positions were drawn in the order of the messages, whatever the order of the answer.
+	slices.SortFunc(*into, func(a, b written) int { return int(a.position - b.position) })
+	return rows.Err()
+}
+
+// committed remembers messages of this process until they are numbered. It copies what their sender may change.
+func (t *tail) committed(ms []*mainstay.Message, at []written) {
+	if len(ms) != len(at) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.heads == nil {
+		return
+	}
+	for i, m := range ms {
+		if len(m.Payload) > tailPayload {
+			continue
+		}
+		own := *m
+		own.CreatedAt, own.Headers, own.Payload = at[i].at.UTC(), maps.Clone(m.Headers), bytes.Clone(m.Payload)
+		t.own[at[i].position] = &own
+		t.order = append(t.order, at[i].position)
+		t.bytes += len(own.Payload)
+	}
+	for len(t.order) > ownSize || t.bytes > ownBytes {
+		t.take(t.order[0])
+		t.order = t.order[1:]
+	}
+}
+
+// take removes a message from own, nil if it is not there.
+func (t *tail) take(position int64) *mainstay.Message {
+	m := t.own[position]
+	if m != nil {
+		delete(t.own, position)
+		t.bytes -= len(m.Payload)
+	}
+	return m
+}
+
+// numbered is what a round has added to one log: the positions of its last sequences.
+type numbered struct {
+	mainstay.TopicLane
+	head      int64
+	positions []int64
+}
+
+// grow takes what a round has numbered; nothing is a round too. Messages that this process has committed follow their
+// log in memory from here on.
+func (t *tail) grow(incarnation int64, logs []numbered) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.heads == nil {
+		return
+	}
+	t.asOf = clock.Start()
+	for _, l := range logs {
+		t.heads[l.TopicLane] = l.head
+		for i, position := range l.positions {
+			if m := t.take(position); m != nil {
+				m.Incarnation, m.Sequence = incarnation, l.head-int64(len(l.positions)-1-i)
+				t.put(m)
+			}
+		}
+	}
+	if len(t.own) == 0 {
+		t.forget()
+	}
+}
