@@ -109,7 +109,8 @@ func (r *run) settle(ctx context.Context, tx Tx, eff *effects, ended []*finished
 			r.outcome(tx, eff, known, it, mainstay.OutcomeDone, "", "", HandledDone)
 		}
 	}
-	return tx.Flush(ctx)
+	eff.unflushed = true
+	return nil
 }
 
 func outcomeOfCall(rejected *mainstay.Rejection) string {

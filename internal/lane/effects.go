@@ -17,6 +17,8 @@ type effects struct {
 	moves  map[*laneState]map[string]Place
 	queues map[*laneState]map[queueKey]*overlay
 	counts map[string]int
+	// unflushed says that a handler has run, and that another one would not see yet what it has written.
+	unflushed bool
 }
 
 // bodies is how many messages of a key's queue are kept in memory.
@@ -55,6 +57,16 @@ func (eff *effects) move(it item) bool {
 		TopicLane: it.m.TopicLane(), Incarnation: max(it.m.Incarnation, 1), Sequence: it.m.Sequence, MessageID: it.m.ID,
 	}
 	return true
+}
+
+// flush makes visible to the next handler what others have written before it in the unit. Behind the last one there is
+// nothing to flush: its writes go with the commit.
+func (eff *effects) flush(ctx context.Context, tx Tx) error {
+	if !eff.unflushed {
+		return nil
+	}
+	eff.unflushed = false
+	return tx.Flush(ctx)
 }
 
 // heads says that the item's row is still the head of its key's queue, as the item has it.

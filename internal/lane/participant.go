@@ -44,6 +44,9 @@ func (r *run) participate(ctx context.Context, tx Tx, eff *effects, todo []item)
 			steps = append(steps, step)
 		}
 	}
+	if err := eff.flush(ctx, tx); err != nil {
+		return err
+	}
 	bs, err := tx.Barriers(ctx, steps)
 	if err != nil {
 		return err
@@ -105,15 +108,16 @@ func (r *run) pass(ctx context.Context, tx Tx, eff *effects, known knowledge, it
 
 // act runs the handler of one type and books the outcomes in the barrier.
 func (r *run) act(ctx context.Context, tx Tx, eff *effects, known knowledge, items, all []item) error {
+	if err := eff.flush(ctx, tx); err != nil {
+		return err
+	}
+	eff.unflushed = true
 	errs, err := r.c.Participant.Commands[items[0].m.Type].HandleBatch(ctx, tx, messages(items))
 	if err != nil {
 		return err
 	}
 	if errs == nil {
 		errs = make([]error, len(items))
-	}
-	if err := tx.Flush(ctx); err != nil {
-		return err
 	}
 	if len(errs) != len(items) {
 		return r.results(ctx, tx, eff, items, errs, all) // it says what is wrong

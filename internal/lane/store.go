@@ -110,7 +110,8 @@ type Tx interface {
 // Unit says for whom a transaction is.
 type Unit struct {
 	Consumer string
-	// Leases are locked, and their epochs checked, before anything else.
+	// Leases are locked, and their epochs checked, before the first statement of the transaction; where there is none,
+	// before it commits.
 	Leases []lease.Lease
 }
 

@@ -98,6 +98,8 @@ func translate(ctx context.Context, err error) error {
 	switch pg := pgError(err); {
 	case err == nil:
 		return nil
+	case errors.Is(err, lease.ErrFenced), errors.Is(err, lane.ErrTransient):
+		return err // it is marked
 	case pg != nil && pg.Code == codeFence:
 		return fmt.Errorf("%w: %w", lease.ErrFenced, err)
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):

@@ -46,6 +46,9 @@ func (s *Store) Accept(ctx context.Context, group []*ingest.Request, write inges
 	}
 	writing := false
 	err = s.do(ctx, prelude, func(ctx context.Context, t *tx) error {
+		if err := t.begin(ctx); err != nil {
+			return err
+		}
 		writing, t.now = true, now
 		var winners []*ingest.Request
 		for i, r := range results {

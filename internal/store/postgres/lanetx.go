@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lane"
 )
@@ -197,20 +199,19 @@ func (t *laneTx) Barriers(ctx context.Context, stepKeys []string) ([]lane.Barrie
 	if len(stepKeys) == 0 {
 		return nil, nil
 	}
-	rows, err := t.QueryContext(ctx, barriersQuery, t.consumer, stepKeys)
-	if err != nil {
-		return nil, fmt.Errorf("reading the barrier of %s: %w", t.consumer, err)
-	}
-	defer rows.Close() // rows.Err tells
 	var bs []lane.Barrier
-	for rows.Next() {
-		var b lane.Barrier
-		if err := rows.Scan(&b.StepKey, &b.Op, &b.Outcome, &b.Code, &b.Detail, &b.MessageID); err != nil {
-			return nil, fmt.Errorf("reading the barrier of %s: %w", t.consumer, err)
+	read := &batch{}
+	read.add(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var b lane.Barrier
+			if err := rows.Scan(&b.StepKey, &b.Op, &b.Outcome, &b.Code, &b.Detail, &b.MessageID); err != nil {
+				return err
+			}
+			bs = append(bs, b)
 		}
-		bs = append(bs, b)
-	}
-	if err := rows.Err(); err != nil {
+		return rows.Err()
+	}, barriersQuery, t.consumer, stepKeys)
+	if err := t.run(ctx, read); err != nil {
 		return nil, fmt.Errorf("reading the barrier of %s: %w", t.consumer, err)
 	}
 	return bs, nil

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
@@ -170,7 +168,7 @@ func columns(leases []lease.Lease) (names []string, lanes []int, epochs []int64)
 const (
 	lockLeases  = `/* lease.lock */ select pg_advisory_xact_lock_shared(class, lane) from unnest($1::int[], $2::int[]) as l(class, lane)`
 	checkLeases = `/* lease.check */
-select count(*) from lease l
+select fence(count(*) = cardinality($1::text[]), 'a lease is not held any more') from lease l
 join unnest($1::text[], $2::int[], $3::bigint[]) as mine(name, lane, epoch) using (name, lane)
 where l.epoch = mine.epoch and l.holder is not null`
 )
@@ -188,15 +186,6 @@ func (s *Store) under(leases []lease.Lease) *batch {
 	}
 	b := &batch{}
 	b.add(nil, lockLeases, classes, lanes)
-	b.add(func(rows pgx.Rows) error {
-		held, err := pgx.CollectOneRow(rows, pgx.RowTo[int])
-		if err != nil {
-			return err
-		}
-		if held != len(leases) {
-			return fmt.Errorf("%d of %d leases of %s are held: %w", held, len(leases), names[0], lease.ErrFenced)
-		}
-		return nil
-	}, checkLeases, names, lanes, epochs)
+	b.add(nil, checkLeases, names, lanes, epochs)
 	return b
 }

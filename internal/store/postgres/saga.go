@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
 )
@@ -125,33 +127,49 @@ const loadSagas = `/* saga.load */
 select id, definition, definition_version, correlation_id, key, lane, version, data, state, due_at, created_at, updated_at, ended_at
 from saga where id = any($1::text[]) order by id for update`
 
+// runner is a transaction of this store, whatever stands around it.
+type runner interface {
+	run(ctx context.Context, b *batch) error
+}
+
 // Load reads and locks instances, in the order of their ids.
 func (s *Store) Load(ctx context.Context, tx mainstay.Tx, ids []string) ([]*orchestrator.Row, error) {
-	rows, err := tx.QueryContext(ctx, loadSagas, ids)
-	if err != nil {
-		return nil, fmt.Errorf("loading sagas: %w", err)
+	t, ok := tx.(runner)
+	if !ok {
+		return nil, fmt.Errorf("loading sagas: the transaction is a %T, not this store's", tx)
 	}
-	defer rows.Close() // rows.Err tells
 	var out []*orchestrator.Row
-	for rows.Next() {
-		r := &orchestrator.Row{}
-		var state []byte
-		var due, ended *time.Time
-		err := rows.Scan(&r.ID, &r.Definition, &r.DefinitionVersion, &r.CorrelationID, &r.Key, &r.Lane, &r.Version, &r.Data,
-			&state, &due, &r.CreatedAt, &r.UpdatedAt, &ended)
-		if err != nil {
-			return nil, fmt.Errorf("loading sagas: %w", err)
+	load := &batch{}
+	load.add(func(rows pgx.Rows) error {
+		for rows.Next() {
+			r, err := scanSaga(rows)
+			if err != nil {
+				return err
+			}
+			out = append(out, r)
 		}
-		if err := json.Unmarshal(state, &r.State); err != nil {
-			return nil, fmt.Errorf("decoding saga %s: %w", r.ID, err)
-		}
-		r.Due, r.Ended, r.CreatedAt, r.UpdatedAt = utc(due), utc(ended), r.CreatedAt.UTC(), r.UpdatedAt.UTC()
-		out = append(out, r)
-	}
-	if err := rows.Err(); err != nil {
+		return rows.Err()
+	}, loadSagas, ids)
+	if err := t.run(ctx, load); err != nil {
 		return nil, fmt.Errorf("loading sagas: %w", err)
 	}
 	return out, nil
+}
+
+func scanSaga(rows pgx.Rows) (*orchestrator.Row, error) {
+	r := &orchestrator.Row{}
+	var state []byte
+	var due, ended *time.Time
+	err := rows.Scan(&r.ID, &r.Definition, &r.DefinitionVersion, &r.CorrelationID, &r.Key, &r.Lane, &r.Version, &r.Data,
+		&state, &due, &r.CreatedAt, &r.UpdatedAt, &ended)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(state, &r.State); err != nil {
+		return nil, fmt.Errorf("decoding saga %s: %w", r.ID, err)
+	}
+	r.Due, r.Ended, r.CreatedAt, r.UpdatedAt = utc(due), utc(ended), r.CreatedAt.UTC(), r.UpdatedAt.UTC()
+	return r, nil
 }
 
 const dueSagas = `/* saga.due */

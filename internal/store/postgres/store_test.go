@@ -132,12 +132,30 @@ func TestUnit_FencesTheOldHolder(t *testing.T) {
 	if diff := cmp.Diff(want, taken); diff != "" {
 		t.Fatal(diff)
 	}
-	err = s.Unit(t.Context(), u, func(context.Context, lane.Tx) error {
-		t.Error("the work ran")
-		return nil
-	})
-	if !isFenced(err) {
-		t.Fatalf("got %v, want fenced", err)
+	for name, work := range map[string]func(ctx context.Context, tx lane.Tx) error{
+		"that does nothing": func(context.Context, lane.Tx) error { return nil },
+		"that only writes": func(_ context.Context, tx lane.Tx) error {
+			tx.PutBarriers(lane.Barrier{StepKey: "s/step", Op: mainstay.OpDo, Outcome: mainstay.OutcomeDone})
+			return nil
+		},
+		"that reads": func(ctx context.Context, tx lane.Tx) error {
+			_, err := tx.QueryContext(ctx, "select 1") //nolint:sqlclosecheck,rowserrcheck // it must fail
+			return err
+		},
+		"that looks away": func(ctx context.Context, tx lane.Tx) error {
+			if bs, err := tx.Barriers(ctx, []string{"s/step"}); err == nil {
+				t.Errorf("read %v", bs)
+			}
+			return nil
+		},
+	} {
+		if err := s.Unit(t.Context(), u, work); !isFenced(err) {
+			t.Errorf("a unit %s: got %v, want fenced", name, err)
+		}
+	}
+	var rows int
+	if err := s.db.GetContext(t.Context(), &rows, "select count(*) from barrier"); err != nil || rows != 0 {
+		t.Errorf("%d effects of the old holder (%v)", rows, err)
 	}
 }
 
@@ -147,6 +165,9 @@ func TestAcquire_EndsASessionThatHoldsALanePastItsLease(t *testing.T) {
 	s := newStore(t, func(c *Config) { c.LockTimeout = 50 * time.Millisecond })
 	u, at := register(t, s)
 	err := s.Unit(t.Context(), u, func(ctx context.Context, tx lane.Tx) error {
+		if _, err := tx.Barriers(ctx, []string{"s/step"}); err != nil { // it begins
+			return err
+		}
 		expire := `update lease set expires_at = now() - interval '1 second'`
 		if _, err := s.db.ExecContext(ctx, expire); err != nil {
 			return err

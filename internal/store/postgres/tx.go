@@ -18,8 +18,12 @@ import (
 
 // tx is the transaction of one unit, on one connection.
 type tx struct {
-	conn   *sql.Conn
-	now    time.Time
+	conn *sql.Conn
+	now  time.Time
+	// first begins the transaction. It goes with the first batch of statements, so that it costs no round trip; nil once
+	// it is sent. failed is what became of it, when that was an error: the unit then ends with it, whatever it does.
+	first  *batch
+	failed error
 	queued []outbox.Statement
 	sent   []*mainstay.Message
 	after  []func()
@@ -29,10 +33,16 @@ func (t *tx) Dialect() mainstay.Dialect { return mainstay.Postgres }
 func (t *tx) Now() time.Time            { return t.now }
 
 func (t *tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
 	return t.conn.ExecContext(ctx, query, args...)
 }
 
 func (t *tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
 	return t.conn.QueryContext(ctx, query, args...)
 }
 
@@ -76,8 +86,29 @@ func (b *batch) add(scan func(pgx.Rows) error, query string, args ...any) {
 	b.scans = append(b.scans, scan)
 }
 
-// run sends the batch and reads every answer, up to the first error.
+// begin sends what begins the transaction, if that is still to be done.
+func (t *tx) begin(ctx context.Context) error {
+	if t.first == nil {
+		return t.failed
+	}
+	return t.run(ctx, &batch{})
+}
+
+// run sends the batch, behind what begins the transaction, and reads every answer, up to the first error.
 func (t *tx) run(ctx context.Context, b *batch) error {
+	if t.first == nil {
+		return t.send(ctx, b)
+	}
+	whole := t.first
+	t.first = nil
+	for i, q := range b.QueuedQueries {
+		whole.add(b.scans[i], q.SQL, q.Arguments...)
+	}
+	t.failed = translate(ctx, t.send(ctx, whole))
+	return t.failed
+}
+
+func (t *tx) send(ctx context.Context, b *batch) error {
 	return t.raw(func(conn *pgx.Conn) error {
 		results := conn.SendBatch(ctx, &b.Batch)
 		for _, scan := range b.scans {
@@ -119,9 +150,10 @@ func read(results pgx.BatchResults, scan func(pgx.Rows) error) error {
 
 type insideKey struct{}
 
-// do runs fn in one transaction and commits it. Statements of the prelude go in the round trip that begins it. An error
-// is translated by where it comes from (see translate and translateWork). After one nothing was written, but for
-// errAmbiguous.
+// do runs fn in one transaction and commits it. The prelude's statements come before all others, in the round trip of
+// the first of them; one that must fail the unit fails by itself, since the commit may be in the same round trip. An
+// error is translated by where it comes from (see translate and translateWork). After one nothing was written, but
+// for errAmbiguous.
 func (s *Store) do(ctx context.Context, prelude *batch, fn func(ctx context.Context, t *tx) error) error {
 	if ctx.Value(insideKey{}) != nil {
 		return errors.New("a transaction inside a transaction: use the one that is there")
@@ -131,12 +163,13 @@ func (s *Store) do(ctx context.Context, prelude *batch, fn func(ctx context.Cont
 		return translate(ctx, fmt.Errorf("taking a connection: %w", err))
 	}
 	defer conn.Close() // it goes back to the pool
-	t := &tx{conn: conn, now: s.cfg.Clock()}
-	if err := t.run(ctx, begin(prelude)); err != nil {
+	t := &tx{conn: conn, now: s.cfg.Clock(), first: begin(prelude)}
+	err = call(context.WithValue(ctx, insideKey{}, true), t, fn)
+	switch {
+	case t.failed != nil:
 		t.rollback(ctx)
-		return translate(ctx, err)
-	}
-	if err := call(context.WithValue(ctx, insideKey{}, true), t, fn); err != nil {
+		return t.failed
+	case err != nil:
 		err = translateWork(err, t.broken())
 		t.rollback(ctx)
 		return err
@@ -229,6 +262,9 @@ func (s *Store) insert(msgs []*mainstay.Message) (outbox.Statement, error) {
 const rollbackTimeout = 2 * time.Second
 
 func (t *tx) rollback(ctx context.Context) {
+	if t.first != nil {
+		return // it has not begun
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
 	if _, err := t.conn.ExecContext(ctx, "rollback"); err != nil {
