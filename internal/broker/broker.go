@@ -40,7 +40,8 @@ func (e *RefusedError) Error() string {
 // Unwrap gives the broker's reason.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// Tail is the last record of a log; the zero value means an empty log.
+// Tail is the last record of a log, or another one that was looked at; the zero value means that there is none. Of a
+// record that is not readable only the position is known.
 type Tail struct {
 	Incarnation int64
 	Sequence    int64
@@ -59,6 +60,11 @@ type Publisher interface {
 	Publish(ctx context.Context, msgs []*mainstay.Message, expect map[mainstay.TopicLane]int64) (map[mainstay.TopicLane]int64, error)
 	// Tail looks at the last record of a log.
 	Tail(ctx context.Context, log mainstay.TopicLane) (Tail, error)
+	// At looks at the record that has this position; the zero value when there is none of this log.
+	At(ctx context.Context, log mainstay.TopicLane, position int64) (Tail, error)
+	// Generation grows when the connection, or what it leads to, was made anew: nothing is known of the logs then.
+	// It does not block.
+	Generation() int64
 }
 
 // Start says where reading of a log begins: after the record with this sequence, 0 for all that the broker has.

@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"fmt"
-	"log/slog"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -11,8 +10,8 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
-// compare settles, for every log that is not settled, where the relay goes on: behind the last record of the broker
-// that is in the log too. A log whose tail cannot be looked at waits by itself.
+// compare settles, for every log that is not settled, where the relay goes on: behind what was published, which the
+// broker may have lost meanwhile. A log whose tail cannot be looked at waits by itself.
 func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64) error {
 	var recorded map[mainstay.TopicLane]Progress
 	for log := range heads {
@@ -25,8 +24,10 @@ func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64)
 			if recorded, err = r.progress(ctx); err != nil {
 				return err
 			}
+			if err := r.refills(ctx); err != nil {
+				return err
+			}
 		}
-		c.recorded = max(c.recorded, recorded[log].Sequence)
 		tail, err := r.tail(ctx, log)
 		if err != nil {
 			c.fail(err)
@@ -42,38 +43,49 @@ func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64)
 // settle sets the log's cursor from what was recorded and what the broker has.
 func (r *Relay) settle(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail) error {
 	c := r.logs[log]
-	after := p.Sequence
-	switch {
-	case tail.Position == p.BrokerPosition && tail.MessageID == p.MessageID:
-	case tail.Position == 0:
-		from, err := r.needed(ctx, log, c.recorded)
-		if err != nil {
-			return err
-		}
-		after = from
-	default:
+	c.after, c.incarnation = p.Sequence, p.Incarnation
+	if tail.Position != p.BrokerPosition || tail.MessageID != p.MessageID {
 		known, err := r.knows(ctx, log, tail)
 		if err != nil {
 			return err
 		}
-		if after = tail.Sequence; !known {
-			if after, err = r.needed(ctx, log, c.recorded); err != nil {
+		if known && tail.Sequence > p.Sequence { // stored, but the acknowledgement was lost
+			if err := r.adopt(ctx, log, tail); err != nil || r.logs[log] != c {
 				return err
 			}
+			c.after, c.incarnation = tail.Sequence, tail.Incarnation
 		}
-		if after > p.Sequence { // stored, but the acknowledgement was lost
-			if err := r.adopt(ctx, log, tail); err != nil || r.logs[log] == nil {
-				return err
-			}
+		if err := r.mourn(ctx, log, p, tail, known); err != nil {
+			return err
 		}
 	}
-	c.recorded = max(c.recorded, after)
-	if after < p.Sequence {
-		r.cfg.Logger.WarnContext(ctx, "broker lost messages, refilling", slog.String("topic", log.Topic), slog.Int("lane", log.Lane),
-			slog.Int64("published", p.Sequence), slog.Int64("broker_has", tail.Sequence), slog.Int64("from", after+1))
-	}
-	c.compared, c.after, c.position, c.id = true, after, tail.Position, tail.MessageID
+	c.compared, c.position, c.id = true, tail.Position, tail.MessageID
 	return nil
+}
+
+// mourn finds out what was lost of a log whose tail is not the recorded one, and begins to publish it again. As long
+// as the recorded record stands where it was, nothing is lost, and what is behind it came without a record: a round
+// whose acknowledgement was lost, another relay's, or a stranger's.
+func (r *Relay) mourn(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail, known bool) error {
+	kept, err := r.keeps(ctx, log, mark{p.BrokerPosition, p.MessageID})
+	if err != nil || kept {
+		if err != nil {
+			r.logs[log].fail(err)
+		}
+		return nil
+	}
+	found := fmt.Sprintf("it ends at %d", tail.Sequence)
+	if known && tail.Position < p.BrokerPosition {
+		return r.lost(ctx, log, tail.Sequence, found) // it went back to an earlier state, of which this was the end
+	}
+	if !known && tail.Position > 0 {
+		found = "it ends with a message that the log does not have"
+	}
+	from, err := r.needed(ctx, log, p.Sequence)
+	if err != nil || from >= p.Sequence {
+		return err
+	}
+	return r.lost(ctx, log, from, found)
 }
 
 // adopt records what the broker was found to have; the log has no cursor afterwards when its lane was lost.
@@ -130,27 +142,6 @@ func (r *Relay) knows(ctx context.Context, log mainstay.TopicLane, tail broker.T
 		return false, err
 	}
 	return len(ms) == 1 && ms[0].Sequence == tail.Sequence && ms[0].ID == tail.MessageID, nil
-}
-
-// checkIdle looks at the tails of settled logs every few seconds, and unsettles those that are not as they were
-// left.
-func (r *Relay) checkIdle(ctx context.Context, heads map[mainstay.TopicLane]int64) {
-	if r.checked.Elapsed() < r.cfg.Check {
-		return
-	}
-	r.checked = clock.Start()
-	for log := range heads {
-		c := r.logs[log]
-		if !c.compared || c.waits() {
-			continue
-		}
-		tail, err := r.tail(ctx, log)
-		if err != nil {
-			c.fail(err)
-			continue
-		}
-		c.compared = tail.Position == c.position && tail.MessageID == c.id
-	}
 }
 
 func (r *Relay) tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {

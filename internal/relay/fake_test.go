@@ -23,6 +23,8 @@ type database struct {
 	logs     map[mainstay.TopicLane][]*mainstay.Message
 	progress map[mainstay.TopicLane]relay.Progress
 	places   map[mainstay.TopicLane]int64
+	refills  map[mainstay.TopicLane]relay.Refill
+	gone     int64 // up to this sequence, messages have left the outbox
 	dead     []string
 	holders  map[int]holding
 	wake     chan struct{}
@@ -39,7 +41,7 @@ type holding struct {
 func newDatabase() *database {
 	return &database{
 		logs: map[mainstay.TopicLane][]*mainstay.Message{}, progress: map[mainstay.TopicLane]relay.Progress{},
-		places: map[mainstay.TopicLane]int64{}, holders: map[int]holding{}, wake: make(chan struct{}, 1),
+		places: map[mainstay.TopicLane]int64{}, refills: map[mainstay.TopicLane]relay.Refill{}, holders: map[int]holding{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -108,7 +110,7 @@ func (d *database) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int
 	for i := int64(0); len(out) < limit; i++ {
 		before := len(out)
 		for _, log := range logs {
-			if at := after[log] + i; at < int64(len(d.logs[log])) && len(out) < limit {
+			if at := max(after[log], d.gone) + i; at < int64(len(d.logs[log])) && len(out) < limit {
 				out = append(out, d.logs[log][at])
 			}
 		}
@@ -128,7 +130,7 @@ func (d *database) Progress(ctx context.Context) ([]relay.Progress, error) {
 	return slices.Collect(maps.Values(d.progress)), nil
 }
 
-func (d *database) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress) error {
+func (d *database) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress, refills []relay.Advance) error {
 	done, err := d.enter(ctx, "save")
 	if err != nil {
 		return err
@@ -143,10 +145,58 @@ func (d *database) SaveProgress(ctx context.Context, leases []lease.Lease, ps []
 			return lease.ErrFenced
 		}
 	}
+	for _, a := range refills {
+		if !held[a.Lane] {
+			return lease.ErrFenced
+		}
+	}
 	for _, p := range ps {
 		d.progress[p.TopicLane] = p
 	}
+	for _, a := range refills {
+		if f, ok := d.refills[a.TopicLane]; ok && f.Sequence == a.From {
+			f.Sequence = a.To
+			d.refills[a.TopicLane] = f
+			if a.Done {
+				delete(d.refills, a.TopicLane)
+			}
+		}
+	}
 	return nil
+}
+
+func (d *database) Refills(ctx context.Context) ([]relay.Refill, error) {
+	done, err := d.enter(ctx, "refills")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return slices.Collect(maps.Values(d.refills)), nil
+}
+
+func (d *database) StartRefill(ctx context.Context, f relay.Refill) error {
+	done, err := d.enter(ctx, "start refill")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if was, ok := d.refills[f.TopicLane]; !ok || was.Sequence > f.Sequence {
+		d.refills[f.TopicLane] = f
+	}
+	return nil
+}
+
+func (d *database) FirstRetained(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
+	done, err := d.enter(ctx, "first")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	first := map[mainstay.TopicLane]int64{}
+	for log := range d.logs {
+		first[log] = d.gone + 1
+	}
+	return first, nil
 }
 
 func (d *database) MinPlaces(ctx context.Context) (map[mainstay.TopicLane]int64, error) {

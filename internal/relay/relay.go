@@ -3,8 +3,8 @@
 //
 // A relay that was paused past its leases can only repeat what is in the log: its publishes are refused by the
 // expected position, or are duplicates, and its progress is fenced. The broker's copy may lose messages; the relay
-// compares it with its record (at the start, after every failure, every few seconds when idle) and publishes again
-// from where the two agree.
+// compares it with its record (at the start, after every failure, every few seconds) and publishes again from where the
+// two agree, by a second cursor that takes turns with new messages.
 package relay
 
 import (
@@ -67,7 +67,7 @@ type Config struct {
 type Hooks interface {
 	// Published: n messages were acknowledged and recorded.
 	Published(n int)
-	// Refilled: n of them had been published before, and the broker had lost them.
+	// Refilled: n of them had been published before.
 	Refilled(n int)
 	// Round: reading, publishing and recording took so long.
 	Round(took time.Duration)
@@ -83,7 +83,9 @@ type Relay struct {
 	leases  map[int]lease.Lease
 	renewed clock.Mono
 	checked clock.Mono
-	logs    map[mainstay.TopicLane]*cursor
+	// generation is the broker's at the last look.
+	generation int64
+	logs       map[mainstay.TopicLane]*cursor
 	// refused are the ids that get a marker in their place.
 	refused map[string]bool
 
@@ -95,11 +97,13 @@ type Relay struct {
 type cursor struct {
 	// compared says that after and position were taken from the broker's tail; else the log is compared first.
 	compared bool
-	// after is the last sequence that the broker has, position where it has it, id the message.
-	after, position int64
-	id              string
-	// recorded is the highest sequence that was published ever.
-	recorded int64
+	// after is the highest sequence that was published, of an incarnation.
+	after, incarnation int64
+	// position is where the broker keeps its last record of the log, id the message in it.
+	position int64
+	id       string
+	// second is nil when nothing is published again.
+	second *second
 	// apart: the log is published alone, until that has succeeded once.
 	apart bool
 	// failures counts those in a row; after the last, at failed, the log waits for pause.
@@ -176,8 +180,14 @@ func (r *Relay) turn(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.checkIdle(ctx, heads)
+	r.reconnected()
+	if err := r.check(ctx, heads); err != nil {
+		return false, err
+	}
 	if err := r.compare(ctx, heads); err != nil {
+		return false, err
+	}
+	if more, err = r.again(ctx); err != nil {
 		return false, err
 	}
 	for _, group := range r.groups(heads) {

@@ -184,7 +184,7 @@ func TestRelay_RefillsALostTail(t *testing.T) {
 		defer stop()
 		synctest.Wait()
 		b.wantBroker(t, brokertest.Log(0), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-		if !strings.Contains(b.log.String(), "published=10 broker_has=7 from=8") {
+		if !strings.Contains(b.log.String(), "published=10 from=8") {
 			t.Fatalf("log is %s", b.log.String())
 		}
 	})

@@ -42,7 +42,7 @@ func (r *Relay) noteBehind(c *cursor, head int64) {
 	switch {
 	case c.compared && head <= c.after:
 		c.succeeded()
-	case (c.compared || head > c.recorded) && c.behind.IsZero():
+	case (c.compared || head > c.after) && c.behind.IsZero():
 		c.behind = r.cfg.Clock()
 	}
 }
@@ -54,10 +54,10 @@ func (c *cursor) succeeded() { c.behind, c.apart, c.failures, c.err = time.Time{
 // moved ends beyond that, at its head. An error is of the database; what the broker says is kept with the logs.
 func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[mainstay.TopicLane]int64) (more bool, err error) {
 	began := clock.Start()
-	after, expect := map[mainstay.TopicLane]int64{}, map[mainstay.TopicLane]int64{}
+	after, expect, before := map[mainstay.TopicLane]int64{}, map[mainstay.TopicLane]int64{}, map[mainstay.TopicLane]mark{}
 	for _, log := range logs {
 		if c := r.logs[log]; c != nil { // nil when the lane was lost in this turn
-			after[log], expect[log] = c.after, c.position
+			after[log], expect[log], before[log] = c.after, c.position, mark{c.position, c.id}
 		}
 	}
 	if len(after) == 0 {
@@ -75,6 +75,9 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 	last, err := r.publish(ctx, msgs, expect)
 	if err != nil {
 		return r.failed(ctx, msgs, err)
+	}
+	if err := r.doubt(ctx, msgs, before); err != nil {
+		return false, err
 	}
 	if err := r.record(ctx, msgs, last); err != nil {
 		return false, err
@@ -124,16 +127,12 @@ func tombstone(m *mainstay.Message) *mainstay.Message {
 // is known, and the logs are compared with the broker.
 func (r *Relay) record(ctx context.Context, msgs []*mainstay.Message, last map[mainstay.TopicLane]int64) error {
 	latest, held := map[mainstay.TopicLane]Progress{}, map[int]lease.Lease{}
-	refilled := 0
 	for _, m := range msgs {
 		log := m.TopicLane()
 		latest[log] = Progress{
 			TopicLane: log, Incarnation: m.Incarnation, Sequence: m.Sequence, MessageID: m.ID, BrokerPosition: last[log],
 		}
 		held[m.Lane] = r.leases[m.Lane]
-		if m.Sequence <= r.logs[log].recorded {
-			refilled++
-		}
 		delete(r.refused, m.ID)
 	}
 	if err := r.save(ctx, latest, held); err != nil {
@@ -144,13 +143,10 @@ func (r *Relay) record(ctx context.Context, msgs []*mainstay.Message, last map[m
 	}
 	for log, p := range latest {
 		c := r.logs[log]
-		c.after, c.position, c.id, c.recorded = p.Sequence, p.BrokerPosition, p.MessageID, max(c.recorded, p.Sequence)
+		c.after, c.incarnation, c.position, c.id = p.Sequence, p.Incarnation, p.BrokerPosition, p.MessageID
 		c.succeeded()
 	}
 	r.cfg.Hooks.Published(len(msgs))
-	if refilled > 0 {
-		r.cfg.Hooks.Refilled(refilled)
-	}
 	return nil
 }
 
@@ -164,7 +160,7 @@ func (r *Relay) save(ctx context.Context, latest map[mainstay.TopicLane]Progress
 	}
 	ctx, cancel := r.call(ctx, "recording the relay's progress")
 	defer cancel()
-	if err := r.cfg.Store.SaveProgress(ctx, leases, ps); err != nil {
+	if err := r.cfg.Store.SaveProgress(ctx, leases, ps, nil); err != nil {
 		return fmt.Errorf("recording the relay's progress: %w", err)
 	}
 	return nil

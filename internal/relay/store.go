@@ -7,14 +7,29 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
-// Progress is how far a log was published: the last sequence that the broker has acknowledged, its message, and
-// where the broker keeps it.
+// Progress is how far a log was published: the highest sequence that the broker has acknowledged, and the log's last
+// record at the broker, its position and the message in it. The two differ while the log is refilled.
 type Progress struct {
 	mainstay.TopicLane
 	Incarnation    int64
 	Sequence       int64
 	MessageID      string
 	BrokerPosition int64
+}
+
+// Refill is the second cursor of a log: everything behind Sequence, up to the last message published, is published
+// once more. Reason is for an operator.
+type Refill struct {
+	mainstay.TopicLane
+	Sequence int64
+	Reason   string
+}
+
+// Advance moves a refill from one sequence to the next, or ends it.
+type Advance struct {
+	mainstay.TopicLane
+	From, To int64
+	Done     bool
 }
 
 // Store is what the relay needs of the database.
@@ -26,9 +41,17 @@ type Store interface {
 	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
 	// Progress reads the progress of every log.
 	Progress(ctx context.Context) ([]Progress, error)
-	// SaveProgress writes progress under the leases of its lanes; lease.ErrFenced when one of them was lost: then
-	// nothing is written. Progress goes back when a broker that lost messages is filled again.
-	SaveProgress(ctx context.Context, leases []lease.Lease, ps []Progress) error
+	// SaveProgress writes progress, and moves refills, under the leases of their lanes; lease.ErrFenced when one of
+	// them was lost: then nothing is written. A refill that is not at From any more was taken back meanwhile, and
+	// stays where it is.
+	SaveProgress(ctx context.Context, leases []lease.Lease, ps []Progress, refills []Advance) error
+	// Refills reads the refills under way, of every log.
+	Refills(ctx context.Context) ([]Refill, error)
+	// StartRefill begins a refill, or takes the one that is under way back to the given sequence if it is beyond.
+	StartRefill(ctx context.Context, f Refill) error
+	// FirstRetained answers with the first sequence that is kept of every log of which messages were removed; of the
+	// others it is 1.
+	FirstRetained(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	// MinPlaces answers with the lowest place of any registered consumer by log: what nobody needs from the broker
 	// any more. Logs without a consumer are left out.
 	MinPlaces(ctx context.Context) (map[mainstay.TopicLane]int64, error)

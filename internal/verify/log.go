@@ -30,9 +30,10 @@ select p.topic || '/' || p.lane, 'the relay has published up to ' || p.sequence 
 from relay_progress p left join log_head h on h.topic = p.topic and h.lane = p.lane
 where p.sequence > coalesce(h.last_sequence, 0)`,
 			`/* verify.relay_elsewhere */
-select p.topic || '/' || p.lane, 'the relay has published ' || p.message_id || ' as ' || p.sequence || ', the log has ' || m.id || ' there'
+select p.topic || '/' || p.lane, 'the relay has published ' || p.message_id || ' as the last, which the log does not have; it has ' || m.id || ' as ' || p.sequence
 from relay_progress p join {messages} m on m.topic = p.topic and m.lane = p.lane and m.sequence = p.sequence
-where p.message_id <> '' and p.message_id <> m.id`,
+where p.message_id <> '' and p.message_id <> m.id
+  and not exists (select 1 from outbox o where o.id::text = p.message_id and o.topic = p.topic and o.lane = p.lane)`,
 		},
 	}
 }

@@ -15,6 +15,7 @@ func publishCases() []testCase[broker.Broker] {
 		{"EmptyLogHasTheZeroTail", testEmptyTail},
 		{"TailIsTheLastRecord", testTail},
 		{"TailOfARefilledLog", testRefilledTail},
+		{"ARecordIsFoundByItsPosition", testAt},
 		{"PositionsGrowAndArePublishsAnswer", testPositions},
 		{"ExpectedPositionIsTaken", testExpected},
 		{"WrongPositionConflicts", testConflict},
@@ -46,6 +47,22 @@ func testRefilledTail(t *testing.T, b broker.Broker, _ Options) {
 	publish(t, b, nil, Messages(Log(0), 40, 62)...)
 	if got := tail(t, b, Log(0)); got.Sequence != 62 {
 		t.Fatalf("tail is %d, want 62", got.Sequence)
+	}
+}
+
+func testAt(t *testing.T, b broker.Broker, _ Options) {
+	third := publish(t, b, nil, Messages(Log(0), 1, 3)...)[Log(0)]
+	publish(t, b, nil, append(Messages(Log(0), 4, 9), Messages(Log(1), 1, 1)...)...)
+	want := broker.Tail{Incarnation: 1, Sequence: 3, MessageID: Message(Log(0), 3).ID, Position: third}
+	for _, test := range []struct {
+		log      mainstay.TopicLane
+		position int64
+		want     broker.Tail
+	}{{Log(0), third, want}, {Log(1), third, broker.Tail{}}, {Log(0), third + 1000, broker.Tail{}}, {Log(0), 0, broker.Tail{}}} {
+		got, err := b.At(t.Context(), test.log, test.position)
+		if err != nil || got != test.want {
+			t.Fatalf("at %d of lane %d is %+v (%v), want %+v", test.position, test.log.Lane, got, err, test.want)
+		}
 	}
 }
 

@@ -43,6 +43,7 @@ type Broker struct {
 	mu      sync.Mutex
 	logs    map[mainstay.TopicLane]*records
 	changed chan struct{} // closed and replaced whenever something was published
+	losses  int64
 	closed  bool
 }
 
@@ -153,8 +154,28 @@ func (b *Broker) Tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail,
 	if r == nil {
 		return broker.Tail{}, nil
 	}
-	m := r.msgs[len(r.msgs)-1]
-	return broker.Tail{Incarnation: m.Incarnation, Sequence: m.Sequence, MessageID: m.ID, Position: r.last()}, nil
+	return r.at(r.last()), nil
+}
+
+// At implements broker.Publisher.
+func (b *Broker) At(ctx context.Context, log mainstay.TopicLane, position int64) (broker.Tail, error) {
+	if err := ctx.Err(); err != nil {
+		return broker.Tail{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return broker.Tail{}, broker.ErrClosed
+	}
+	if r := b.logs[log]; r != nil && position >= r.first && position <= r.last() {
+		return r.at(position), nil
+	}
+	return broker.Tail{}, nil
+}
+
+func (r *records) at(position int64) broker.Tail {
+	m := r.msgs[position-r.first]
+	return broker.Tail{Incarnation: m.Incarnation, Sequence: m.Sequence, MessageID: m.ID, Position: position}
 }
 
 // Subscribe implements broker.Reader.
@@ -189,6 +210,13 @@ func (b *Broker) findLocked(f broker.Start) int64 {
 	return r.first
 }
 
+// Generation implements broker.Publisher: it counts losses.
+func (b *Broker) Generation() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.losses
+}
+
 // Ready implements broker.Broker.
 func (b *Broker) Ready(context.Context) error {
 	b.mu.Lock()
@@ -216,12 +244,14 @@ func (b *Broker) Wipe() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.logs = map[mainstay.TopicLane]*records{}
+	b.losses++
 }
 
 // DropTail forgets the last n records of a log, as a broker does that lost its unsynced writes.
 func (b *Broker) DropTail(log mainstay.TopicLane, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.losses++
 	r := b.logs[log]
 	if r == nil {
 		return

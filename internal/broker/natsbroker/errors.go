@@ -21,6 +21,9 @@ const (
 // errReplaced means that the stream is not the one that was read so far.
 var errReplaced = errors.New("the stream was deleted and created again")
 
+// errWentBack means that the record that was read last is not there any more.
+var errWentBack = errors.New("the stream went back to an earlier state")
+
 // translate gives a failed publish its meaning by the server's code; whatever is not a definite answer leaves the
 // outcome unknown.
 func translate(err error) error {

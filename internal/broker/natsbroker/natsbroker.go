@@ -82,9 +82,10 @@ type Broker struct {
 	stopped context.Context //nolint:containedctx // ends subscriptions when the broker is closed
 	subs    sync.WaitGroup
 
-	mu     sync.Mutex
-	stream jetstream.Stream // a shared handle for reading records; nil when it must be looked up
-	closed bool
+	mu      sync.Mutex
+	stream  jetstream.Stream // a shared handle for reading records; nil when it must be looked up
+	lookups int64            // how often it was looked up
+	closed  bool
 }
 
 // Open connects, and creates the stream or checks the one that exists: settings that would break the promise are
@@ -155,6 +156,13 @@ func connect(cfg Config) (*nats.Conn, error) {
 // Skipped counts the records that were not readable and were stepped over.
 func (b *Broker) Skipped() int64 { return b.skipped.Load() }
 
+// Generation implements broker.Publisher: it counts reconnections, and looking the stream up anew.
+func (b *Broker) Generation() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lookups + int64(b.nc.Stats().Reconnects) //nolint:gosec // far below 2^63
+}
+
 // Ready implements broker.Broker.
 func (b *Broker) Ready(ctx context.Context) error {
 	if err := b.usable(); err != nil {
@@ -193,8 +201,25 @@ func (b *Broker) usable() error {
 	return nil
 }
 
-// Tail implements broker.Publisher. The tail of a log whose last record is not readable has a position only.
+// Tail implements broker.Publisher.
 func (b *Broker) Tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {
+	return b.look(ctx, log, func(st jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		return st.GetLastMsgForSubject(ctx, b.subject(log))
+	})
+}
+
+// At implements broker.Publisher.
+func (b *Broker) At(ctx context.Context, log mainstay.TopicLane, position int64) (broker.Tail, error) {
+	if position < 1 {
+		return broker.Tail{}, nil
+	}
+	return b.look(ctx, log, func(st jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+		return st.GetMsg(ctx, uint64(position))
+	})
+}
+
+// look reads what a record of the log says of itself.
+func (b *Broker) look(ctx context.Context, log mainstay.TopicLane, get func(jetstream.Stream) (*jetstream.RawStreamMsg, error)) (broker.Tail, error) {
 	if err := b.usable(); err != nil {
 		return broker.Tail{}, err
 	}
@@ -202,7 +227,7 @@ func (b *Broker) Tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail,
 	if err != nil {
 		return broker.Tail{}, err
 	}
-	raw, err := st.GetLastMsgForSubject(ctx, b.subject(log))
+	raw, err := get(st)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound):
 		return broker.Tail{}, nil
@@ -211,7 +236,9 @@ func (b *Broker) Tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail,
 		_, err = b.currentStream(ctx)
 		return broker.Tail{}, err
 	case err != nil:
-		return broker.Tail{}, fmt.Errorf("looking at the tail of %s/%d: %w", log.Topic, log.Lane, err)
+		return broker.Tail{}, fmt.Errorf("looking at a record of %s/%d: %w", log.Topic, log.Lane, err)
+	case raw.Subject != b.subject(log):
+		return broker.Tail{}, nil
 	}
 	r := b.record(log, raw)
 	return broker.Tail{Incarnation: r.incarnation, Sequence: r.sequence, MessageID: r.id, Position: r.position}, nil

@@ -29,6 +29,7 @@ func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
 	}
 	b.mu.Lock()
 	b.stream = st
+	b.lookups++
 	b.mu.Unlock()
 	return st, nil
 }

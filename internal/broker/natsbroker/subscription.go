@@ -44,6 +44,8 @@ type subscription struct {
 	// The reading position; used by run and, while a consumer is open, by its callback.
 	created time.Time
 	next    uint64
+	// stored is when the server stored the record before next; zero when none was read.
+	stored time.Time
 
 	arrived chan struct{} // capacity 1: there are records
 	taken   chan struct{} // capacity 1: there is room again
@@ -144,7 +146,8 @@ func (s *subscription) follow() (bool, error) {
 	return true, err
 }
 
-// open makes a consumer at the reading position; of a stream that was created anew it is the beginning.
+// open makes a consumer at the reading position; of a stream that was created anew, or went back to an earlier state,
+// it is the beginning.
 func (s *subscription) open() (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.b.cfg.AckTimeout)
 	defer cancel()
@@ -153,13 +156,45 @@ func (s *subscription) open() (jetstream.Consumer, error) {
 		return nil, err
 	}
 	if created := st.CachedInfo().Created; !created.Equal(s.created) {
-		s.b.log.WarnContext(ctx, "the broker's stream is another one, reading it from its beginning", slog.Any("err", errReplaced))
-		s.created, s.next = created, 1
+		s.rewind(ctx, errReplaced)
+		s.created = created
+	}
+	if err := s.recognize(ctx, st); err != nil {
+		return nil, err
 	}
 	return st.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		FilterSubjects: s.subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: s.next,
 		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerTimeout,
 	})
+}
+
+// recognize looks whether the record that was read last is still where it was.
+func (s *subscription) recognize(ctx context.Context, st jetstream.Stream) error {
+	state := st.CachedInfo().State
+	switch {
+	case s.next > state.LastSeq+1:
+		s.rewind(ctx, errWentBack)
+		return nil
+	case s.stored.IsZero(), s.next <= state.FirstSeq: // it has left in time
+		return nil
+	}
+	raw, err := st.GetMsg(ctx, s.next-1)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		s.rewind(ctx, errWentBack)
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking for the record that was read last: %w", err)
+	case !raw.Time.Equal(s.stored):
+		s.rewind(ctx, errWentBack)
+	}
+	return nil
+}
+
+// rewind begins anew at the beginning: what was read already, the caller steps over.
+func (s *subscription) rewind(ctx context.Context, why error) {
+	s.b.log.WarnContext(ctx, "the broker's stream is another one, reading it from its beginning", slog.Any("err", why))
+	s.next, s.stored = 1, time.Time{}
 }
 
 func (s *subscription) drop(cons jetstream.Consumer) {
@@ -191,7 +226,7 @@ func (s *subscription) receiver(fail func(error)) func(jetstream.Msg) {
 			broken = true
 			return
 		}
-		before, s.next = meta.Sequence.Consumer, meta.Sequence.Stream+1
+		before, s.next, s.stored = meta.Sequence.Consumer, meta.Sequence.Stream+1, meta.Timestamp
 	}
 }
 

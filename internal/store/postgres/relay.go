@@ -44,8 +44,8 @@ select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::text
 on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequence = excluded.sequence,
     message_id = excluded.message_id, broker_position = excluded.broker_position, epoch = excluded.epoch`
 
-// SaveProgress writes progress under the leases of its lanes.
-func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress) error {
+// SaveProgress writes progress, and moves refills, under the leases of their lanes.
+func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress, refills []relay.Advance) error {
 	epochs := map[int]int64{}
 	for _, l := range leases {
 		epochs[l.Lane] = l.Epoch
@@ -63,7 +63,12 @@ func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []rel
 		incarnations[i], sequences[i], positions[i], under[i] = p.Incarnation, p.Sequence, p.BrokerPosition, epoch
 	}
 	err := s.do(ctx, s.under(leases), func(_ context.Context, t *tx) error {
-		t.Queue(saveProgressQuery, topics, lanes, incarnations, sequences, ids, positions, under)
+		if len(ps) > 0 {
+			t.Queue(saveProgressQuery, topics, lanes, incarnations, sequences, ids, positions, under)
+		}
+		for _, a := range refills {
+			queueAdvance(t, a)
+		}
 		return nil
 	})
 	if err != nil {

@@ -187,8 +187,8 @@ values ($1, $2, $3, $4, $5, $6, $7)
 on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequence = excluded.sequence,
     message_id = excluded.message_id, broker_position = excluded.broker_position, epoch = excluded.epoch`
 
-// SaveProgress writes progress under the leases of its lanes.
-func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress) error {
+// SaveProgress writes progress, and moves refills, under the leases of their lanes.
+func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress, refills []relay.Advance) error {
 	epochs := map[int]int64{}
 	for _, l := range leases {
 		epochs[l.Lane] = l.Epoch
@@ -203,6 +203,9 @@ func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []rel
 				return fmt.Errorf("saving progress of %s/%d without a lease: %w", p.Topic, p.Lane, lease.ErrFenced)
 			}
 			t.Queue(saveProgressQuery, p.Topic, p.Lane, p.Incarnation, p.Sequence, p.MessageID, p.BrokerPosition, epoch)
+		}
+		for _, a := range refills {
+			queueAdvance(t, a)
 		}
 		return nil
 	})

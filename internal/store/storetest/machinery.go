@@ -175,6 +175,7 @@ func Log(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"heads, and where reading ends":             logHeads,
 		"a reader is woken":                         logWake,
 		"progress under a lease":                    logProgress,
+		"refills":                                   logRefills,
 		"the lowest places":                         logMinPlaces,
 		"a refused message, once":                   logDeadLetter,
 		"the limit is for all logs":                 logLimit,
@@ -250,16 +251,48 @@ func logWake(t *testing.T, f *Fixture) {
 func logProgress(t *testing.T, f *Fixture) {
 	ls := f.acquire(t, "relay", "x", time.Minute, false, 0)
 	at := relay.Progress{TopicLane: mainstay.TopicLane{Topic: "a"}, Incarnation: 1, Sequence: 7, MessageID: "0190f7c2-0000-7000-8000-000000000001", BrokerPosition: 9}
-	noError(t, "saving", f.SaveProgress(t.Context(), ls, []relay.Progress{at}))
+	noError(t, "saving", f.SaveProgress(t.Context(), ls, []relay.Progress{at}, nil))
 	at.Sequence, at.BrokerPosition = 5, 1 // refilled
-	noError(t, "saving what went back", f.SaveProgress(t.Context(), ls, []relay.Progress{at}))
+	noError(t, "saving what went back", f.SaveProgress(t.Context(), ls, []relay.Progress{at}, nil))
 	further := at
 	further.Sequence = 100
 	f.acquire(t, "relay", "y", time.Minute, true, 0)
-	fenced(t, "saving with a lost lease", f.SaveProgress(t.Context(), ls, []relay.Progress{further}))
+	fenced(t, "saving with a lost lease", f.SaveProgress(t.Context(), ls, []relay.Progress{further}, nil))
 	ps, err := f.Progress(t.Context())
 	noError(t, "reading", err)
 	equal(t, "progress", []relay.Progress{at}, ps)
+}
+
+func logRefills(t *testing.T, f *Fixture) {
+	ls := f.acquire(t, "relay", "x", time.Minute, false, 0)
+	at := relay.Refill{TopicLane: mainstay.TopicLane{Topic: "a"}, Sequence: 7, Reason: "because"}
+	begin := func(sequence int64) {
+		noError(t, "beginning", f.StartRefill(t.Context(), relay.Refill{TopicLane: at.TopicLane, Sequence: sequence, Reason: "because"}))
+	}
+	advance := func(from, to int64, done bool) {
+		noError(t, "moving", f.SaveProgress(t.Context(), ls, nil, []relay.Advance{{TopicLane: at.TopicLane, From: from, To: to, Done: done}}))
+	}
+	wants := func(what string, want ...relay.Refill) {
+		t.Helper()
+		got, err := f.Refills(t.Context())
+		noError(t, "reading", err)
+		equal(t, what, want, append([]relay.Refill(nil), got...))
+	}
+	begin(7)
+	begin(9)
+	wants("one that is asked for again, further on", at)
+	advance(7, 8, false)
+	at.Sequence = 8
+	wants("moved", at)
+	begin(3)
+	advance(8, 9, true)
+	at.Sequence = 3
+	wants("taken back while a round was under way", at)
+	f.acquire(t, "relay", "y", time.Minute, true, 0)
+	fenced(t, "moving with a lost lease", f.SaveProgress(t.Context(), ls, nil, []relay.Advance{{TopicLane: at.TopicLane, From: 3, To: 9}}))
+	ls = f.acquire(t, "relay", "y", time.Minute, true, 0)
+	advance(3, 9, true)
+	wants("ended")
 }
 
 func logMinPlaces(t *testing.T, f *Fixture) {

@@ -1,0 +1,198 @@
+package relay_test
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/broker/brokertest"
+	"github.com/mainstay-io/mainstay/internal/broker/membroker"
+	"github.com/mainstay-io/mainstay/internal/relay"
+)
+
+// sequences are those of the records of a log at the broker.
+func (b *bench) sequences(log mainstay.TopicLane) []int64 {
+	return brokertest.Sequences(b.mem.Records(log))[log]
+}
+
+// reads gives the place of somebody who reads the log's records from a place on, and waits at every gap.
+func (b *bench) reads(log mainstay.TopicLane, place int64) int64 {
+	for _, s := range b.sequences(log) {
+		if s == place+1 {
+			place++
+		}
+	}
+	return place
+}
+
+func TestRelay_NewMessagesDoNotWaitForARefill(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log, batch := brokertest.Log(0), int64(relay.DefaultBatch)
+		b.db.grow(log, int(20*batch))
+		_, stop := b.start(t, "a")
+		defer stop()
+		synctest.Wait()
+		b.mem.Wipe()
+		b.db.grow(log, 1) // is refused at the expected position
+		settle(t, relay.DefaultCheck+relay.DefaultPoll)
+		got, last := b.sequences(log), 20*batch+1
+		if at := slices.Index(got, last); at < 0 || int64(at) > batch {
+			t.Fatalf("the new message is the %d. of %d records, behind the refill", at+1, len(got))
+		}
+		if place := b.reads(log, 0); place != last {
+			t.Fatalf("a reader comes to %d of %d", place, last)
+		}
+		if len(b.db.refills) > 0 {
+			t.Fatalf("the refill has not ended: %v", b.db.refills)
+		}
+	})
+}
+
+func TestRelay_ARefillIsTakenOverWhereAKilledRelayLeftIt(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log, half := brokertest.Log(0), relay.DefaultBatch/2
+		b.db.grow(log, 6*half)
+		_, stop := b.start(t, "a")
+		synctest.Wait()
+		b.mem.Wipe()
+		saves := 0
+		b.db.setFail(func(call string) error {
+			if call == "save" {
+				saves++
+			}
+			if saves > 2 { // killed in the third round, after it was published and before it was recorded
+				return errStore
+			}
+			return nil
+		})
+		settle(t, relay.DefaultCheck+relay.DefaultPoll)
+		stop()
+		if f := b.db.refills[log]; f.Sequence != int64(2*half) {
+			t.Fatalf("the refill was left at %d", f.Sequence)
+		}
+		had := len(b.sequences(log))
+		b.db.setFail(nil)
+		_, stop = b.start(t, "b")
+		defer stop()
+		settle(t, 2*relay.DefaultTTL)
+		if place := b.reads(log, 0); place != int64(6*half) {
+			t.Fatalf("a reader comes to %d", place)
+		}
+		if again := len(b.sequences(log)) - had; again > 4*half {
+			t.Fatalf("%d were published again: it did not go on where it was", again)
+		}
+	})
+}
+
+func TestRelay_SeesThatOthersGotTheLostPositions(t *testing.T) {
+	t.Parallel()
+	log := brokertest.Log(0)
+	spoil := func(t *testing.T, b *bench) {
+		t.Helper()
+		b.mem.DropTail(log, 3)
+		var foreign []*mainstay.Message
+		for range 3 { // the last of them stands exactly where the last message was
+			m := brokertest.Message(log, 1000)
+			m.ID = "0190f5fe-7a3b-7c44-8e1a-2b7c5d9e0f11"
+			foreign = append(foreign, m)
+		}
+		if _, err := b.mem.Publish(t.Context(), foreign, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, when := range map[string]func(t *testing.T, b *bench){
+		"before a publish": spoil,
+		"during a publish": func(t *testing.T, b *bench) {
+			t.Helper()
+			var once sync.Once
+			b.faulty.Set(membroker.Faults{BeforePublish: func([]*mainstay.Message) error {
+				once.Do(func() { spoil(t, b) })
+				return nil
+			}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *bench) {
+				b.db.grow(log, 10)
+				_, stop := b.start(t, "a")
+				defer stop()
+				synctest.Wait()
+				when(t, b)
+				b.db.grow(log, 1) // its expected position holds
+				settle(t, 2*relay.DefaultCheck)
+				if place := b.reads(log, 0); place != 11 {
+					t.Fatalf("a reader comes to %d of 11: %v", place, b.sequences(log))
+				}
+			})
+		})
+	}
+}
+
+func TestRelay_GoesOnBehindWhatLeftTheOutbox(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 10)
+		_, stop := b.start(t, "a")
+		defer stop()
+		synctest.Wait()
+		b.db.gone = 6
+		b.mem.Wipe()
+		settle(t, 2*relay.DefaultCheck)
+		if diff := cmp.Diff([]int64{7, 8, 9, 10}, b.sequences(log)); diff != "" {
+			t.Fatalf("at the broker (-want +got):\n%s", diff)
+		}
+		if len(b.db.refills) > 0 {
+			t.Fatalf("the refill has not ended: %v", b.db.refills)
+		}
+	})
+}
+
+func TestRelay_RefillsWhatAnOperatorAsksFor(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 4)
+		_, stop := b.start(t, "a")
+		defer stop()
+		synctest.Wait()
+		if err := b.db.StartRefill(t.Context(), relay.Refill{TopicLane: log, Sequence: 1, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, relay.DefaultCheck+relay.DefaultPoll)
+		b.wantBroker(t, log, 1, 2, 3, 4, 2, 3, 4)
+		b.db.grow(log, 1)
+		synctest.Wait()
+		b.wantBroker(t, log, 1, 2, 3, 4, 2, 3, 4, 5)
+	})
+}
+
+func TestRelay_ARefillAdvancesThroughFailures(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log, n := brokertest.Log(0), 0
+		b.db.grow(log, 3*relay.DefaultBatch)
+		_, stop := b.start(t, "a")
+		defer stop()
+		synctest.Wait()
+		b.mem.Wipe()
+		b.faulty.Set(failing(func() error {
+			if n++; n%2 == 0 {
+				return broker.ErrUnknown
+			}
+			return nil
+		}))
+		settle(t, time.Minute)
+		if place := b.reads(log, 0); place != 3*relay.DefaultBatch {
+			t.Fatalf("a reader comes to %d", place)
+		}
+	})
+}
+
+// failing fails publishes whose messages were stored, as do says.
+func failing(do func() error) membroker.Faults {
+	return membroker.Faults{AfterPublish: func([]*mainstay.Message) error { return do() }}
+}

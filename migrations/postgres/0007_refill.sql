@@ -1,0 +1,14 @@
+-- +goose Up
+-- Logs that are published to the broker once more: the relay's second cursor, which takes turns with new messages and
+-- ends where it meets the last of them. A row survives the relay that worked on it.
+create table refill (
+    topic    text        not null,
+    lane     int         not null constraint refill_lane_not_negative check (lane >= 0),
+    sequence bigint      not null constraint refill_sequence_not_negative check (sequence >= 0), -- the last one done
+    reason   text        not null,
+    asked_at timestamptz not null default clock_timestamp(),
+    constraint refill_pk primary key (topic, lane)
+) with (fillfactor = 50);
+
+-- +goose Down
+drop table refill;
