@@ -17,8 +17,8 @@ import (
 // layers are the import arrows: each package may import those of the layers above it in this list.
 var layers = []layer{
 	{"vocabulary", []string{"."}},
-	{"leaves", []string{"./internal/clock", "./internal/problem", "./internal/lease", "./internal/retry", "./migrations", "./api"}},
-	{"contracts", []string{"./internal/broker"}},
+	{"leaves", []string{"./internal/clock", "./internal/problem", "./internal/retry", "./migrations", "./api"}},
+	{"contracts", []string{"./internal/broker", "./internal/lease"}},
 	{"public packages", []string{"./outbox", "./inbox", "./saga"}},
 	{"machinery", []string{
 		"./internal/sequencer", "./internal/relay", "./internal/lane", "./internal/orchestrator", "./internal/ingest",

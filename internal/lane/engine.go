@@ -116,7 +116,7 @@ type Engine struct {
 	cfg   Config
 	runs  []*run
 	feeds map[int]*feed // of the goroutine that runs Run
-	lost  chan struct{} // has a value when lanes were lost
+	lost  chan struct{} // has a value when lanes were lost, or can be given back
 	// stopping answers true once Run's context has ended.
 	stopping func() bool
 
@@ -180,7 +180,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	grace := time.AfterFunc(e.cfg.LeaseTTL/2, func() { stopWork(mainstay.ErrShutdown) })
 	defer grace.Stop()
 	all.Wait()
-	e.release(work)
+	e.leave(work)
 	return nil
 }
 
@@ -218,7 +218,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// manage acquires and renews leases until ctx ends.
+// manage takes this process's part in sharing the lanes until ctx ends.
 func (e *Engine) manage(ctx context.Context) {
 	for {
 		changed := map[int]bool{}
@@ -234,9 +234,9 @@ func (e *Engine) manage(ctx context.Context) {
 	}
 }
 
-// rest waits until leases are to be renewed, or lanes were lost; false when ctx ended first.
+// rest waits until the next turn at the lanes is due, or wanted earlier; false when ctx ended first.
 func (e *Engine) rest(ctx context.Context) bool {
-	t := time.NewTimer(e.cfg.LeaseTTL / 3)
+	t := time.NewTimer(lease.TurnEvery(e.cfg.LeaseTTL))
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -258,15 +258,13 @@ func (e *Engine) look() {
 	}
 }
 
-// release gives all leases back.
-func (e *Engine) release(ctx context.Context) {
+// leave gives all leases back.
+func (e *Engine) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.LeaseTTL)
 	defer cancel()
 	for _, r := range e.runs {
-		if ls := r.leases(); len(ls) > 0 {
-			if err := e.cfg.Store.Release(ctx, e.cfg.Holder, ls); err != nil {
-				e.cfg.Logger.WarnContext(ctx, "leases were not given back, they will run out", "consumer", r.c.Name, "err", err)
-			}
+		if err := r.member.Leave(ctx, r.leases()); err != nil {
+			e.cfg.Logger.WarnContext(ctx, "leases were not given back, they will run out", "consumer", r.c.Name, "err", err)
 		}
 	}
 }
@@ -290,42 +288,36 @@ func (e *Engine) Ready(context.Context) error {
 	return errors.Join(errs...)
 }
 
-// manage renews the consumer's leases, takes what is free, and marks lanes whose set of holders changed.
+// manage takes the consumer's turn at its lanes, and marks lanes whose set of holders changed.
 func (r *run) manage(ctx context.Context, changed map[int]bool) {
-	e := r.e
-	if held := r.leases(); len(held) > 0 {
-		kept, err := e.cfg.Store.Renew(ctx, e.cfg.Holder, held, e.cfg.LeaseTTL)
-		if err != nil {
-			r.logManage(ctx, "renewing leases", err)
-			return
-		}
-		for _, l := range held {
-			if !slices.Contains(kept, l) {
-				r.drop(l.Lane, l.Epoch)
-				changed[l.Lane] = true
-			}
-		}
+	change, err := r.member.Turn(ctx, r.leases())
+	for _, l := range change.Lost {
+		r.drop(l.Lane, l.Epoch)
+		changed[l.Lane] = true
 	}
-	missing := r.missing()
-	if len(missing) == 0 {
-		e.setReady(r.c.Name, "")
-		return
-	}
-	taken, err := e.cfg.Store.Acquire(ctx, r.c.Name, missing, e.cfg.Holder, e.cfg.LeaseTTL, e.cfg.ForceLeases)
 	if err != nil {
-		r.logManage(ctx, "acquiring leases", err)
+		r.logManage(ctx, "sharing lanes", err)
 		return
 	}
-	if len(taken) > 0 {
-		if err := r.adopt(ctx, taken); err != nil {
+	if len(change.Taken) > 0 {
+		if err := r.adopt(ctx, change.Taken); err != nil {
 			r.logManage(ctx, "reading the state of lanes", err)
 			return
 		}
-		for _, l := range taken {
+		for _, l := range change.Taken {
 			changed[l.Lane] = true
 		}
 	}
-	e.setReady(r.c.Name, "")
+	if idle := r.surplus(change.Surplus); len(idle) > 0 {
+		for _, l := range idle {
+			changed[l.Lane] = true
+		}
+		if err := r.e.cfg.Store.Release(ctx, r.e.cfg.Holder, idle); err != nil {
+			r.logManage(ctx, "giving lanes back", err)
+			return
+		}
+	}
+	r.e.setReady(r.c.Name, "")
 }
 
 func (r *run) logManage(ctx context.Context, what string, err error) {

@@ -3,6 +3,8 @@ package lane
 import (
 	"container/heap"
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,8 +14,9 @@ import (
 
 // run is one consumer in this process.
 type run struct {
-	e *Engine
-	c Consumer
+	e      *Engine
+	c      Consumer
+	member *lease.Member
 
 	mu    sync.Mutex // guards everything below, and is never held across I/O
 	lanes map[int]*laneState
@@ -38,6 +41,8 @@ type laneState struct {
 	queues map[queueKey]*keyQueue
 	late   []due // heads of queues that became due while the lane was busy
 	gone   bool
+	// leaving says that no work is to begin any more: the lane is given back when what is under way has ended.
+	leaving bool
 }
 
 // queueKey names a queue: order is kept by key within a topic.
@@ -74,7 +79,9 @@ func (ls *laneState) queue(key queueKey) *keyQueue {
 }
 
 func newRun(e *Engine, c Consumer) *run {
-	return &run{e: e, c: c, lanes: map[int]*laneState{}, wake: make(chan struct{}, 1)}
+	return &run{e: e, c: c, member: &lease.Member{
+		Store: e.cfg.Store, Name: c.Name, Holder: e.cfg.Holder, Lanes: e.cfg.Lanes, TTL: e.cfg.LeaseTTL, Alone: e.cfg.ForceLeases,
+	}, lanes: map[int]*laneState{}, wake: make(chan struct{}, 1)}
 }
 
 func (r *run) start(ctx, work context.Context, all *sync.WaitGroup) {
@@ -103,16 +110,21 @@ func (r *run) leases() []lease.Lease {
 	return ls
 }
 
-func (r *run) missing() []int {
+// surplus chooses so many lanes to give back, and drops those of them in which nothing is under way; from now on
+// nothing begins in the others. The answer is what was dropped.
+func (r *run) surplus(n int) (idle []lease.Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var ns []int
-	for n := range r.e.cfg.Lanes {
-		if r.lanes[n] == nil {
-			ns = append(ns, n)
+	held := slices.SortedFunc(maps.Values(r.lanes), func(a, b *laneState) int { return b.lease.Lane - a.lease.Lane })
+	for i, ls := range held {
+		ls.leaving = i < n
+		if ls.leaving && !ls.busy {
+			ls.gone = true
+			delete(r.lanes, ls.lease.Lane)
+			idle = append(idle, ls.lease)
 		}
 	}
-	return ns
+	return idle
 }
 
 // drop forgets a lane that another process holds now.
@@ -275,7 +287,7 @@ func (r *run) claim(t *task, ls *laneState) bool {
 	if r.taken(t, ls) {
 		return true
 	}
-	if ls.busy || ls.gone {
+	if ls.busy || ls.gone || ls.leaving {
 		return false
 	}
 	ls.busy = true
@@ -390,6 +402,9 @@ func (r *run) giveBack(t *task) {
 	}
 	for _, ls := range t.lanes {
 		ls.busy = false
+		if ls.leaving {
+			r.e.look()
+		}
 		for _, d := range ls.late {
 			heap.Push(&r.due, d)
 		}

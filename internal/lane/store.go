@@ -125,7 +125,7 @@ type Registration struct {
 
 // Store is what the engine needs of the consumer's database.
 type Store interface {
-	lease.Store
+	lease.Sharing
 	// Register makes the consumer known, with a place in every lane of its topics.
 	Register(ctx context.Context, r Registration) error
 	// Places reads the places of a consumer in the given lanes.

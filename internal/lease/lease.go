@@ -1,6 +1,9 @@
 // Package lease shares lanes between processes: a lease is (name, lane), held by one holder for a time that the
 // database measures, with an epoch that grows at every change of hands. Whoever writes under a lease checks its
 // epoch in the same transaction, so that a holder that was paused past its time can do no harm.
+//
+// Any number of processes share the lanes of a name fairly, see Member: each takes its part and gives up what is more,
+// so that the lanes of one that has gone are taken over, and one that comes gets some. None decides for others.
 package lease
 
 import (
@@ -31,4 +34,23 @@ type Store interface {
 	Renew(ctx context.Context, holder string, leases []Lease, ttl time.Duration) ([]Lease, error)
 	// Release gives leases back; those that are no longer held are left alone.
 	Release(ctx context.Context, holder string, leases []Lease) error
+}
+
+// Sharing keeps leases whose lanes are shared among members.
+type Sharing interface {
+	Store
+	// Attend makes the holder known for ttl as one of those that share the lanes of name, and says how things stand.
+	// One that has died does not count, as soon as the database knows; one that has merely fallen silent counts
+	// until its time is over.
+	Attend(ctx context.Context, name, holder string, ttl time.Duration) (Standing, error)
+	// Leave ends that at once; it keeps no leases and gives none back.
+	Leave(ctx context.Context, name, holder string) error
+}
+
+// Standing is how the lanes of a name are shared at a moment.
+type Standing struct {
+	// Members is how many holders attend, the one that asks included.
+	Members int
+	// Taken are the lanes that others hold.
+	Taken []int
 }

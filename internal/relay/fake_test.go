@@ -25,6 +25,7 @@ type database struct {
 	places   map[mainstay.TopicLane]int64
 	refills  map[mainstay.TopicLane]relay.Refill
 	gone     int64 // up to this sequence, messages have left the outbox
+	members  map[string]time.Time
 	dead     []string
 	holders  map[int]holding
 	wake     chan struct{}
@@ -269,5 +270,39 @@ func (d *database) Release(ctx context.Context, holder string, leases []lease.Le
 			d.holders[l.Lane] = h
 		}
 	}
+	return nil
+}
+
+func (d *database) Attend(ctx context.Context, _, holder string, ttl time.Duration) (lease.Standing, error) {
+	done, err := d.enter(ctx, "attend")
+	if err != nil {
+		return lease.Standing{}, err
+	}
+	defer done()
+	if d.members == nil {
+		d.members = map[string]time.Time{}
+	}
+	d.members[holder] = time.Now().Add(ttl)
+	var standing lease.Standing
+	for _, until := range d.members {
+		if time.Now().Before(until) {
+			standing.Members++
+		}
+	}
+	for lane, h := range d.holders {
+		if h.holder != "" && h.holder != holder && time.Now().Before(h.expires) {
+			standing.Taken = append(standing.Taken, lane)
+		}
+	}
+	return standing, nil
+}
+
+func (d *database) Leave(ctx context.Context, _, holder string) error {
+	done, err := d.enter(ctx, "leave")
+	if err != nil {
+		return err
+	}
+	defer done()
+	delete(d.members, holder)
 	return nil
 }

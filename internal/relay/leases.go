@@ -11,73 +11,63 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
-// keepLeases renews what is held and takes what is free, every third of the leases' time.
+// keepLeases takes this relay's part in sharing the lanes, when it is time.
 func (r *Relay) keepLeases(ctx context.Context) error {
-	if r.renewed.Elapsed() < r.cfg.TTL/3 {
+	if r.shared.Elapsed() < lease.TurnEvery(r.cfg.TTL) {
 		return nil
 	}
 	began := clock.Start()
-	if err := r.renew(ctx); err != nil {
+	if err := r.share(ctx); err != nil {
 		return err
 	}
-	if err := r.acquire(ctx); err != nil {
-		return err
-	}
-	r.renewed = began
+	r.shared = began
 	return nil
 }
 
-// renew extends the leases and drops the lanes that others have now.
-func (r *Relay) renew(ctx context.Context) error {
-	if len(r.leases) == 0 {
-		return nil
-	}
-	ctx, cancel := r.call(ctx, "renewing the relay's leases")
+// share renews what is held, drops the lanes that others have now, takes what is free and gives back what is more than
+// this relay's part: nothing is under way in any lane between two rounds.
+func (r *Relay) share(ctx context.Context) error {
+	ctx, cancel := r.call(ctx, "sharing the lanes")
 	defer cancel()
-	held, err := r.cfg.Leases.Renew(ctx, r.cfg.Holder, slices.Collect(maps.Values(r.leases)), r.cfg.TTL)
-	if err != nil {
-		return fmt.Errorf("renewing the relay's leases: %w", err)
+	change, err := r.member.Turn(ctx, slices.Collect(maps.Values(r.leases)))
+	for _, l := range change.Lost {
+		r.cfg.Logger.DebugContext(ctx, "another relay has the lane now", slog.Int("lane", l.Lane))
+		r.dropLane(l.Lane)
 	}
-	kept := map[int]lease.Lease{}
-	for _, l := range held {
-		kept[l.Lane] = l
-	}
-	for lane := range r.leases {
-		if _, ok := kept[lane]; !ok {
-			r.cfg.Logger.DebugContext(ctx, "another relay has the lane now", slog.Int("lane", lane))
-			r.dropLane(lane)
-		}
-	}
-	r.leases = kept
-	return nil
-}
-
-// acquire takes the lanes that are missing, if they are free.
-func (r *Relay) acquire(ctx context.Context) error {
-	var missing []int
-	for lane := range r.cfg.Lanes {
-		if _, ok := r.leases[lane]; !ok {
-			missing = append(missing, lane)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	ctx, cancel := r.call(ctx, "acquiring the relay's leases")
-	defer cancel()
-	got, err := r.cfg.Leases.Acquire(ctx, leaseName, missing, r.cfg.Holder, r.cfg.TTL, r.cfg.ForceLeases)
-	if err != nil {
-		return fmt.Errorf("acquiring the relay's leases: %w", err)
-	}
-	for _, l := range got {
+	for _, l := range change.Taken {
 		r.dropLane(l.Lane)
 		r.leases[l.Lane] = l
 	}
+	if err != nil {
+		return fmt.Errorf("sharing the relay's lanes: %w", err)
+	}
+	return r.giveBack(ctx, change.Surplus)
+}
+
+// shareNow asks at once which lanes are still held.
+func (r *Relay) shareNow(ctx context.Context) error {
+	r.member.Hurry()
+	return r.share(ctx)
+}
+
+// giveBack gives so many lanes to the others.
+func (r *Relay) giveBack(ctx context.Context, surplus int) error {
+	if surplus == 0 {
+		return nil
+	}
+	leases := slices.Collect(maps.Values(r.leases))[:surplus]
+	for _, l := range leases {
+		r.dropLane(l.Lane)
+	}
+	if err := r.cfg.Leases.Release(ctx, r.cfg.Holder, leases); err != nil {
+		return fmt.Errorf("giving back the relay's lanes: %w", err)
+	}
 	return nil
 }
 
-// dropLane forgets what is known of the lane's logs; they are compared before anything is published.
+// dropLane forgets the lane's lease and what is known of its logs; they are compared before anything is published.
 func (r *Relay) dropLane(lane int) {
+	delete(r.leases, lane)
 	for log := range r.logs {
 		if log.Lane == lane {
 			delete(r.logs, log)
@@ -85,14 +75,11 @@ func (r *Relay) dropLane(lane int) {
 	}
 }
 
-// release gives the leases back, so that another relay goes on at once.
-func (r *Relay) release(ctx context.Context) {
-	if len(r.leases) == 0 {
-		return
-	}
-	ctx, cancel := r.call(ctx, "releasing the relay's leases")
+// leave gives all lanes back, so that another relay goes on at once.
+func (r *Relay) leave(ctx context.Context) {
+	ctx, cancel := r.call(ctx, "giving back the relay's lanes")
 	defer cancel()
-	if err := r.cfg.Leases.Release(ctx, r.cfg.Holder, slices.Collect(maps.Values(r.leases))); err != nil {
+	if err := r.member.Leave(ctx, slices.Collect(maps.Values(r.leases))); err != nil {
 		r.cfg.Logger.WarnContext(ctx, "the relay's leases run out by themselves", slog.Any("err", err))
 	}
 }

@@ -44,7 +44,7 @@ const (
 // Config is what a relay needs; zero durations and sizes mean the defaults.
 type Config struct {
 	Store  Store
-	Leases lease.Store
+	Leases lease.Sharing
 	Broker broker.Publisher
 	// Holder names this process among those that share the lanes; Lanes is how many there are.
 	Holder string
@@ -81,7 +81,8 @@ type Hooks interface {
 type Relay struct {
 	cfg     Config
 	leases  map[int]lease.Lease
-	renewed clock.Mono
+	member  *lease.Member
+	shared  clock.Mono // since the last turn of the member
 	checked clock.Mono
 	// generation is the broker's at the last look.
 	generation int64
@@ -131,8 +132,11 @@ func New(cfg Config) *Relay {
 	if cfg.Hooks == nil {
 		cfg.Hooks = noHooks{}
 	}
+	member := &lease.Member{
+		Store: cfg.Leases, Name: leaseName, Holder: cfg.Holder, Lanes: cfg.Lanes, TTL: cfg.TTL, Alone: cfg.ForceLeases,
+	}
 	return &Relay{
-		cfg: cfg, leases: map[int]lease.Lease{}, logs: map[mainstay.TopicLane]*cursor{}, refused: map[string]bool{},
+		cfg: cfg, member: member, leases: map[int]lease.Lease{}, logs: map[mainstay.TopicLane]*cursor{}, refused: map[string]bool{},
 		problem: errors.New("the relay has not compared log and broker yet"),
 	}
 }
@@ -141,7 +145,7 @@ func New(cfg Config) *Relay {
 func (r *Relay) Run(ctx context.Context) error {
 	wake, stop := r.cfg.Store.Wake()
 	defer stop()
-	defer r.release(context.WithoutCancel(ctx))
+	defer r.leave(context.WithoutCancel(ctx))
 	failures := 0
 	for ctx.Err() == nil {
 		more, err := r.turn(ctx)
@@ -251,7 +255,7 @@ func (r *Relay) report(ctx context.Context, err error) {
 
 // untilNext is how long to wait for a wake-up: until the next poll, or the end of a log's backoff.
 func (r *Relay) untilNext() time.Duration {
-	wait := min(r.cfg.Poll, r.cfg.TTL/3)
+	wait := min(r.cfg.Poll, lease.TurnEvery(r.cfg.TTL))
 	for _, c := range r.logs {
 		if c.failures > 0 {
 			wait = min(wait, max(c.pause-c.failed.Elapsed(), time.Millisecond))

@@ -171,8 +171,7 @@ func (r *Relay) fenced(ctx context.Context, err error) error {
 	if !errors.Is(err, lease.ErrFenced) {
 		return err
 	}
-	r.renewed = clock.Mono{}
-	return r.renew(ctx)
+	return r.shareNow(ctx)
 }
 
 // failed draws the conclusion from a publish that did not succeed; again says that the next turn is due at once.
@@ -194,7 +193,7 @@ func (r *Relay) failed(ctx context.Context, msgs []*mainstay.Message, err error)
 	if errors.Is(err, broker.ErrFull) {
 		return false, nil
 	}
-	return false, r.renew(ctx)
+	return false, r.shareNow(ctx)
 }
 
 // deadLetter records a message that the broker never takes; from now on a marker is published for it. What was

@@ -16,7 +16,8 @@ func fixture(t *testing.T) *storetest.Fixture {
 	}}
 }
 
-func TestStore_Leases(t *testing.T) { t.Parallel(); storetest.Leases(t, fixture) }
-func TestStore_Log(t *testing.T)    { t.Parallel(); storetest.Log(t, fixture) }
-func TestStore_Lanes(t *testing.T)  { t.Parallel(); storetest.Lanes(t, fixture) }
-func TestStore_Sagas(t *testing.T)  { t.Parallel(); storetest.Sagas(t, fixture) }
+func TestStore_Sharing(t *testing.T) { t.Parallel(); storetest.Sharing(t, fixture) }
+func TestStore_Leases(t *testing.T)  { t.Parallel(); storetest.Leases(t, fixture) }
+func TestStore_Log(t *testing.T)     { t.Parallel(); storetest.Log(t, fixture) }
+func TestStore_Lanes(t *testing.T)   { t.Parallel(); storetest.Lanes(t, fixture) }
+func TestStore_Sagas(t *testing.T)   { t.Parallel(); storetest.Sagas(t, fixture) }

@@ -158,6 +158,54 @@ func (s *Store) Release(ctx context.Context, holder string, leases []lease.Lease
 	return nil
 }
 
+const (
+	// Those that share the lanes of a name are kept as leases, too: each has one whose lane is a number that only it
+	// has. Should two have the same, they count as one, and share unfairly but soundly. It is written only when a
+	// third of the time has passed, so that a look costs no commit to the disk.
+	attendQuery = `/* lease.attend */
+with mine as (
+    insert into lease as l (name, lane, holder, epoch, expires_at)
+    values ($1 || '/members', hashtext($2) & 2147483647, $2, 1, clock_timestamp() + $3::bigint * interval '1 microsecond')
+    on conflict (name, lane) do update set holder = excluded.holder, expires_at = excluded.expires_at
+    where l.holder is distinct from excluded.holder
+       or l.expires_at < excluded.expires_at - $4::bigint * interval '1 microsecond'
+), past as (
+    delete from lease where name = $1 || '/members' and expires_at < clock_timestamp() - interval '1 hour'
+)
+select 1 + (select count(*) from lease l where l.name = $1 || '/members' and l.holder <> $2
+            and l.expires_at > clock_timestamp() and not ` + gone + `) as members,
+       array(select l.lane from lease l where l.name = $1 and l.holder <> $2
+             and l.expires_at > clock_timestamp() and not ` + gone + `)::bigint[] as taken`
+	leaveQuery = `/* lease.leave */ delete from lease where name = $1 || '/members' and holder = $2`
+)
+
+// Attend makes the holder known as one of those that share the lanes of name.
+func (s *Store) Attend(ctx context.Context, name, holder string, ttl time.Duration) (lease.Standing, error) {
+	if err := s.appear(ctx, holder); err != nil {
+		return lease.Standing{}, fmt.Errorf("attending to %s: %w", name, translate(ctx, err))
+	}
+	var standing lease.Standing
+	var taken int64s
+	third := ttl / 3
+	err := s.db.QueryRowContext(ctx, attendQuery, name, holder, ttl.Microseconds(), third.Microseconds(), s.presenceClass()).
+		Scan(&standing.Members, &taken)
+	if err != nil {
+		return lease.Standing{}, fmt.Errorf("attending to %s: %w", name, translate(ctx, err))
+	}
+	for _, n := range taken {
+		standing.Taken = append(standing.Taken, int(n))
+	}
+	return standing, nil
+}
+
+// Leave ends the holder's membership.
+func (s *Store) Leave(ctx context.Context, name, holder string) error {
+	if _, err := s.db.ExecContext(ctx, leaveQuery, name, holder); err != nil {
+		return fmt.Errorf("leaving %s: %w", name, translate(ctx, err))
+	}
+	return nil
+}
+
 func columns(leases []lease.Lease) (names []string, lanes []int, epochs []int64) {
 	for _, l := range leases {
 		names, lanes, epochs = append(names, l.Name), append(lanes, l.Lane), append(epochs, l.Epoch)

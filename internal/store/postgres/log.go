@@ -105,7 +105,7 @@ func (a *int64s) Scan(src any) error {
 	if !ok {
 		return fmt.Errorf("scanning %T as a bigint[]", src)
 	}
-	for field := range strings.SplitSeq(strings.Trim(text, "{}"), ",") {
+	for field := range strings.FieldsFuncSeq(strings.Trim(text, "{}"), func(r rune) bool { return r == ',' }) {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return fmt.Errorf("scanning a bigint[]: %w", err)

@@ -29,6 +29,15 @@ func TestLease_OfTheDeadIsFree(t *testing.T) {
 	if ls := acquire(living, "living"); len(ls) != 0 {
 		t.Fatalf("the leases of a living holder were taken: %v", ls)
 	}
+	for _, m := range []struct {
+		store  *Store
+		holder string
+		want   int
+	}{{dead, "dead", 1}, {living, "living", 2}} {
+		if standing, err := m.store.Attend(t.Context(), "consumer", m.holder, time.Hour); err != nil || standing.Members != m.want {
+			t.Fatalf("%s sees %+v, %v", m.holder, standing, err)
+		}
+	}
 	if err := dead.Close(); err != nil { // as the end of its process would
 		t.Fatal(err)
 	}
@@ -38,6 +47,10 @@ func TestLease_OfTheDeadIsFree(t *testing.T) {
 		if len(ls) == 2 {
 			if !ls[0].Unclean || ls[0].Epoch != 2 {
 				t.Errorf("took %+v, want an unclean take-over under a new epoch", ls)
+			}
+			standing, err := living.Attend(t.Context(), "consumer", "living", time.Hour)
+			if err != nil || standing.Members != 1 || len(standing.Taken) != 0 {
+				t.Errorf("the dead still counts: %+v, %v", standing, err)
 			}
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -120,6 +121,7 @@ func Leases(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"a lost lease is not renewed": leasesRenew,
 		"a lease runs out":            leasesExpire,
 		"names are apart":             leasesNames,
+		"one that attends is counted": leasesAttend,
 	}.run(t, newFixture)
 }
 
@@ -128,6 +130,71 @@ func (f *Fixture) acquire(t *testing.T, name, holder string, ttl time.Duration, 
 	ls, err := f.Acquire(t.Context(), name, lanes, holder, ttl, force)
 	noError(t, "acquiring", err)
 	return ls
+}
+
+// Sharing is the conformance suite of lease.Sharing, for stores that several processes may use at a time.
+func Sharing(t *testing.T, newFixture func(t *testing.T) *Fixture) {
+	machineryTests{
+		"members are counted by name":    sharingMembers,
+		"what others hold is told":       sharingTaken,
+		"one that falls silent is gone":  sharingSilence,
+		"one that leaves is gone":        sharingLeave,
+		"one that comes back is counted": sharingReturn,
+	}.run(t, newFixture)
+}
+
+func (f *Fixture) attend(t *testing.T, name, holder string, ttl time.Duration) lease.Standing {
+	t.Helper()
+	standing, err := f.Attend(t.Context(), name, holder, ttl)
+	noError(t, "attending", err)
+	slices.Sort(standing.Taken)
+	return standing
+}
+
+func leasesAttend(t *testing.T, f *Fixture) {
+	f.acquire(t, "c", "x", time.Minute, false, 0)
+	for range 2 {
+		equal(t, "standing", lease.Standing{Members: 1}, f.attend(t, "c", "x", time.Minute))
+	}
+	noError(t, "leaving", f.Leave(t.Context(), "c", "x"))
+	noError(t, "leaving again", f.Leave(t.Context(), "c", "x"))
+}
+
+func sharingMembers(t *testing.T, f *Fixture) {
+	for i, holder := range []string{"x", "y", "z"} {
+		equal(t, "members", i+1, f.attend(t, "c", holder, time.Minute).Members)
+	}
+	equal(t, "members of another name", 1, f.attend(t, "d", "x", time.Minute).Members)
+	equal(t, "members", 3, f.attend(t, "c", "x", time.Minute).Members)
+}
+
+func sharingTaken(t *testing.T, f *Fixture) {
+	f.acquire(t, "c", "x", time.Minute, false, 0, 3)
+	f.acquire(t, "c", "y", time.Minute, false, 1)
+	f.acquire(t, "c", "z", time.Microsecond, false, 2)
+	f.acquire(t, "d", "y", time.Minute, false, 2)
+	equal(t, "taken", []int{1}, f.attend(t, "c", "x", time.Minute).Taken)
+	equal(t, "taken", []int{0, 3}, f.attend(t, "c", "y", time.Minute).Taken)
+	equal(t, "taken", []int{0, 1, 3}, f.attend(t, "c", "new", time.Minute).Taken)
+}
+
+func sharingSilence(t *testing.T, f *Fixture) {
+	f.attend(t, "c", "x", time.Microsecond)
+	equal(t, "members", 1, f.attend(t, "c", "y", time.Minute).Members)
+}
+
+func sharingLeave(t *testing.T, f *Fixture) {
+	f.attend(t, "c", "x", time.Minute)
+	equal(t, "members", 2, f.attend(t, "c", "y", time.Minute).Members)
+	noError(t, "leaving", f.Leave(t.Context(), "c", "x"))
+	equal(t, "members after one has left", 1, f.attend(t, "c", "y", time.Minute).Members)
+}
+
+func sharingReturn(t *testing.T, f *Fixture) {
+	f.attend(t, "c", "x", time.Microsecond)
+	f.attend(t, "c", "y", time.Minute)
+	equal(t, "members", 2, f.attend(t, "c", "x", time.Minute).Members)
+	equal(t, "members", 2, f.attend(t, "c", "y", time.Minute).Members)
 }
 
 func leasesOneHolder(t *testing.T, f *Fixture) {
