@@ -22,7 +22,7 @@ var layers = []layer{
 	{"public packages", []string{"./outbox", "./inbox", "./saga"}},
 	{"machinery", []string{
 		"./internal/sequencer", "./internal/relay", "./internal/lane", "./internal/orchestrator", "./internal/ingest",
-		"./internal/deadletter",
+		"./internal/deadletter", "./internal/retention",
 	}},
 	{"engine", []string{"./worker", "./pubsub"}},
 	{"business", []string{

@@ -77,6 +77,7 @@ type Store struct {
 	db     *sqlx.DB // units of work and the machinery's reads: keys looked up in indexes, and nothing else
 	seqDB  *sqlx.DB // the sequencer's own sessions
 	reads  *sqlx.DB // for everybody else's reads
+	upkeep *sqlx.DB // one session for the outbox's partitions, closed when it is not used
 	outbox *outbox.Outbox
 	// lockSpace keeps the advisory locks of two schemas of one database apart.
 	lockSpace string
@@ -101,6 +102,9 @@ type Store struct {
 // sequencerTimeout bounds a statement of the sequencer, a large difference included.
 const sequencerTimeout = 2 * time.Minute
 
+// upkeepTimeout bounds a statement that makes, detaches or drops a partition.
+const upkeepTimeout = time.Minute
+
 // Open connects and makes sure that the schema and the server's durability are what this binary needs; see
 // *SchemaError and *UnsafeError. Close the store.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
@@ -120,6 +124,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	patient(parsed, 2*cfg.StatementTimeout)
 	s.reads = connect(parsed, readers, session, lookups())
 	s.db = connect(parsed, cfg.MaxConns, session, lookups())
+	s.upkeep = connect(parsed, 1, session, map[string]string{"statement_timeout": millis(upkeepTimeout)})
+	s.upkeep.SetConnMaxIdleTime(time.Minute)
 	s.presence.db = connect(parsed, 0, session, map[string]string{"application_name": cfg.Name + " presence"})
 	if err := s.check(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -165,7 +171,7 @@ func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(),
 // Close closes all connections. It may be called twice.
 func (s *Store) Close() error {
 	var err error
-	s.once.Do(func() { err = errors.Join(s.leave(), s.db.Close(), s.seqDB.Close(), s.reads.Close()) })
+	s.once.Do(func() { err = errors.Join(s.leave(), s.db.Close(), s.seqDB.Close(), s.reads.Close(), s.upkeep.Close()) })
 	return err
 }
 

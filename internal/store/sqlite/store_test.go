@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -63,6 +64,35 @@ func TestStore_Sagas(t *testing.T)  { t.Parallel(); storetest.Sagas(t, fixture) 
 func TestStore_Ingest(t *testing.T) {
 	t.Parallel()
 	storetest.Ingest(t, func(t *testing.T) ingest.Store { return open(t, newFile(t)) })
+}
+
+func TestStore_Retention(t *testing.T) {
+	t.Parallel()
+	storetest.Retention(t, func(t *testing.T) *storetest.RetentionFixture {
+		t.Helper()
+		s := open(t, newFile(t))
+		return &storetest.RetentionFixture{
+			Store: s,
+			Age: func(t *testing.T, table, column string, days int) {
+				t.Helper()
+				query := fmt.Sprintf("update %s set %s = %s - %d * 86400000000", table, column, column, days)
+				err := s.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
+					_, err := tx.ExecContext(ctx, query)
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			},
+			Count: func(t *testing.T, table string) (n int) {
+				t.Helper()
+				if err := s.Reader().QueryRowContext(t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
+					t.Fatal(err)
+				}
+				return n
+			},
+		}
+	})
 }
 
 func send(s *sqlite.Store, payload string) error {
