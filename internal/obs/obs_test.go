@@ -24,6 +24,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
 	"github.com/mainstay-io/mainstay/internal/relay"
+	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/saga"
 )
@@ -40,6 +41,7 @@ var (
 	_ relay.Hooks        = (*obs.Relay)(nil)
 	_ lane.Hooks         = (*obs.Lanes)(nil)
 	_ orchestrator.Hooks = (*obs.Sagas)(nil)
+	_ retention.Hooks    = (*obs.Retention)(nil)
 	_ app.Observer       = (*obs.HTTPServer)(nil)
 )
 
@@ -99,6 +101,14 @@ func exercised(t *testing.T) *prometheus.Registry {
 	o.Started("order", 6)
 	o.Changed("order", saga.NeedsOperator)
 	o.Overdue("order")
+	c := obs.NewRetention(reg)
+	c.Removed("outbox", 9)
+	c.Round(time.Second, nil)
+	c.Round(time.Second, errors.New("locked"))
+	c.Held([]retention.Hold{{Reason: "relay", Name: "gone", For: time.Hour}})
+	c.Held([]retention.Hold{{Reason: "consumer", Name: "dead", For: time.Hour}})
+	c.Oldest("outbox", 48*time.Hour)
+	c.Room(-1)
 	obs.RegisterBacklog(reg, &reader{backlog: someBacklog()}, slog.New(slog.DiscardHandler))
 	return reg
 }
@@ -118,6 +128,11 @@ func TestMetrics_TellWhatHappened(t *testing.T) {
 	got := scrape(t, exercised(t))
 	for _, want := range []string{
 		`mainstay_build_info{go="go1",revision="abc",version="v1"} 1`,
+		`mainstay_retention_removed_total{table="outbox"} 9`,
+		`mainstay_retention_rounds_total{outcome="failed"} 1`,
+		`mainstay_retention_held_seconds{by="consumer",name="dead"} 3600`,
+		`mainstay_retention_oldest_seconds{table="outbox"} 172800`,
+		`mainstay_outbox_room_seconds +Inf`,
 		`mainstay_ingest_accepted_total 1`,
 		`mainstay_ingest_replayed_total 2`,
 		`mainstay_ingest_refused_total{reason="overloaded"} 1`,

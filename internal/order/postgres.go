@@ -106,3 +106,25 @@ func (postgres) ended(ctx context.Context, q Queryer, ids []string) ([]string, e
 	rows, err := q.QueryContext(ctx, postgresEnded, ids)
 	return scanStrings(rows, err, "reading which orders have ended")
 }
+
+const (
+	postgresWalk = `/* order.walk_private */
+select p.order_id::text, coalesce(o.created_at >= $2, false), coalesce(o.status in ('confirmed', 'cancelled') and o.updated_at < $2, false)
+from (select order_id from order_private where order_id > $1::uuid order by order_id limit $3) p
+left join orders o on o.id = p.order_id order by p.order_id`
+	postgresErase = `/* order.erase */ delete from order_private where order_id = any($1::uuid[])`
+	// nowhere is before every order's id.
+	nowhere = "00000000-0000-0000-0000-000000000000"
+)
+
+func (postgres) erase(ctx context.Context, tx mainstay.Tx, before time.Time, after string, limit int) (erased int64, last string, err error) {
+	if after == "" {
+		after = nowhere
+	}
+	rows, err := tx.QueryContext(ctx, postgresWalk, after, before, limit)
+	ids, last, err := walk(rows, err, limit)
+	if err == nil && len(ids) > 0 {
+		tx.Queue(postgresErase, ids)
+	}
+	return int64(len(ids)), last, err
+}

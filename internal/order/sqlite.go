@@ -91,3 +91,20 @@ func (sqlite) ended(ctx context.Context, q Queryer, ids []string) ([]string, err
 	rows, err := q.QueryContext(ctx, sqliteEnded, array(ids))
 	return scanStrings(rows, err, "reading which orders have ended")
 }
+
+const (
+	sqliteWalk = `/* order.walk_private */
+select p.order_id, coalesce(o.created_at >= $2, 0), coalesce(o.status in ('confirmed', 'cancelled') and o.updated_at < $2, 0)
+from (select order_id from order_private where order_id > $1 order by order_id limit $3) p
+left join orders o on o.id = p.order_id order by p.order_id`
+	sqliteErase = `/* order.erase */ delete from order_private where order_id in (select value from json_each($1))`
+)
+
+func (sqlite) erase(ctx context.Context, tx mainstay.Tx, before time.Time, after string, limit int) (erased int64, last string, err error) {
+	rows, err := tx.QueryContext(ctx, sqliteWalk, after, before.UnixMicro(), limit)
+	ids, last, err := walk(rows, err, limit)
+	if err == nil && len(ids) > 0 {
+		tx.Queue(sqliteErase, array(ids))
+	}
+	return int64(len(ids)), last, err
+}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 )
@@ -16,6 +17,7 @@ type store interface {
 	change(ctx context.Context, tx mainstay.Tx, changes []change) error
 	get(ctx context.Context, q Queryer, id string) (View, error)
 	ended(ctx context.Context, q Queryer, ids []string) ([]string, error)
+	erase(ctx context.Context, tx mainstay.Tx, before time.Time, after string, limit int) (erased int64, last string, err error)
 }
 
 // Queryer reads: *sql.DB does.

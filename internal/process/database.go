@@ -16,6 +16,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
 	"github.com/mainstay-io/mainstay/internal/relay"
+	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/internal/store/postgres"
 )
@@ -27,6 +28,7 @@ type Store interface {
 	orchestrator.Store
 	ingest.Store
 	obs.BacklogReader
+	retention.Store
 	Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error
 	Dialect() mainstay.Dialect
 	Lanes() int

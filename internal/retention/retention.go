@@ -4,8 +4,8 @@
 //
 // # Guarantees
 //
-// Nothing is removed before its time, and nothing that a registered consumer, the relay, a parked message, an open
-// dead letter or a running saga still needs, however old it is: that stays, and a metric and a warning name who needs
+// Nothing is removed before its time, and nothing that a registered consumer, the relay, a refill, a parked message, an
+// open dead letter or a running saga still needs, however old it is: that stays, and a metric and a warning name who needs
 // it. What was removed is written down in the transaction that removes it, so that nobody takes it for lost.
 //
 // One process cleans at a time, under a lease. It works in short transactions, and rests between them for longer than
@@ -70,6 +70,7 @@ type Result struct {
 const (
 	HeldByConsumer    = "consumer"    // a registered consumer has not handled the messages; Name is the consumer
 	HeldByRelay       = "relay"       // the relay has not published the messages; Name is the topic
+	HeldByRefill      = "refill"      // the broker is being filled again with the messages; Name is the topic
 	HeldByTransaction = "transaction" // a transaction that wrote to or read from the outbox is still open
 	HeldBySequencer   = "sequencer"   // messages are not numbered yet
 )

@@ -35,8 +35,6 @@ type Store interface {
 	// transaction. More says that there is more at once. lease.ErrFenced: somebody else has the lease; nothing
 	// was numbered.
 	Round(ctx context.Context, l lease.Lease) (numbered int, more bool, err error)
-	// Maintain creates what the outbox will need soon. It may be repeated.
-	Maintain(ctx context.Context) error
 	// Appended gives a channel that has a value soon after this process has committed messages; signals are
 	// coalesced and may be missed. stop ends it.
 	Appended() (wake <-chan struct{}, stop func())
@@ -58,8 +56,6 @@ type Config struct {
 	TTL time.Duration
 	// Poll is how long an idle sequencer waits for the append of another process; 20 ms by default.
 	Poll time.Duration
-	// Maintenance is how often Maintain runs; 1 h by default.
-	Maintenance time.Duration
 	// Force takes the lease at once: for a process that knows that it is alone.
 	Force    bool
 	Observer Observer
@@ -72,9 +68,6 @@ func (c *Config) defaults() {
 	}
 	if c.Poll == 0 {
 		c.Poll = 20 * time.Millisecond
-	}
-	if c.Maintenance == 0 {
-		c.Maintenance = time.Hour
 	}
 	if c.Observer == nil {
 		c.Observer = silent{}
@@ -150,25 +143,16 @@ func (s *Sequencer) lead(ctx context.Context, l lease.Lease, wake <-chan struct{
 	s.cfg.Observer.Leading(true)
 	defer s.cfg.Observer.Leading(false)
 	defer s.release(ctx, l)
-	if err := s.store.Maintain(ctx); err != nil {
-		return fmt.Errorf("maintaining the outbox: %w", err)
-	}
 	if err := s.store.Prepare(ctx, l); err != nil {
 		return fmt.Errorf("preparing to number: %w", err)
 	}
-	renewed, maintained := clock.Start(), clock.Start()
+	renewed := clock.Start()
 	for ctx.Err() == nil {
 		if renewed.Elapsed() > s.cfg.TTL/3 {
 			if err := s.renew(ctx, l); err != nil {
 				return err
 			}
 			renewed = clock.Start()
-		}
-		if maintained.Elapsed() > s.cfg.Maintenance {
-			if err := s.store.Maintain(ctx); err != nil {
-				return fmt.Errorf("maintaining the outbox: %w", err)
-			}
-			maintained = clock.Start()
 		}
 		more, err := s.round(ctx, l)
 		if err != nil {

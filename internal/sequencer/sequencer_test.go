@@ -110,11 +110,6 @@ func (f *fake) Round(context.Context, lease.Lease) (int, bool, error) {
 	return 1, f.backlog > 0, nil
 }
 
-func (f *fake) Maintain(context.Context) error {
-	f.note("maintain")
-	return nil
-}
-
 func (f *fake) Appended() (<-chan struct{}, func()) { return f.wake, func() { f.note("stop") } }
 
 func (f *fake) set(change func(f *fake)) {
@@ -146,7 +141,7 @@ func TestRun_LeadsAndGivesBack(t *testing.T) {
 		f := newFake()
 		stop := start(t, f, sequencer.Config{})
 		stop()
-		want := []string{"acquire", "maintain", "prepare", "round", "release", "stop"}
+		want := []string{"acquire", "prepare", "round", "release", "stop"}
 		if diff := cmp.Diff(want, f.seen()); diff != "" {
 			t.Fatal(diff)
 		}
@@ -216,7 +211,7 @@ func TestRun_PreparesAgainAfterAnError(t *testing.T) {
 				f.seen()
 				f.set(func(f *fake) { f.fail = err })
 				time.Sleep(time.Second)
-				want := []string{"round", "release", "acquire", "maintain", "prepare", "round"}
+				want := []string{"round", "release", "acquire", "prepare", "round"}
 				if diff := cmp.Diff(want, f.seen()); diff != "" {
 					t.Fatal(diff)
 				}
@@ -241,19 +236,6 @@ func TestRun_StopsNumberingWhenItsLeaseIsTaken(t *testing.T) {
 		time.Sleep(time.Minute)
 		if n := f.count("round"); n != 0 {
 			t.Fatalf("%d rounds under a lost lease", n)
-		}
-	})
-}
-
-func TestRun_Maintains(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		f := newFake()
-		stop := start(t, f, sequencer.Config{Poll: time.Minute, TTL: time.Hour})
-		defer stop()
-		time.Sleep(150 * time.Minute)
-		if n := f.count("maintain"); n != 3 {
-			t.Fatalf("%d times in two and a half hours, want 3", n)
 		}
 	})
 }

@@ -45,8 +45,9 @@ func build(ctx context.Context, h *process.Host) error {
 		return err
 	}
 	p := New(Config{
-		DB: db, Publisher: c.Publisher, Holder: holder, Log: h.Log,
+		Config: h.Config, DB: db, Publisher: c.Publisher, Holder: holder, Log: h.Log,
 		Relay: obs.NewRelay(h.Registry), Sequencer: obs.NewSequencer(h.Registry),
+		Retention: obs.NewRetention(h.Registry),
 	})
 	h.Add(p.Services()...)
 	p.Checks(h.Health)

@@ -20,6 +20,7 @@ import (
 	outboxpart "github.com/mainstay-io/mainstay/internal/process/outbox"
 	workerpart "github.com/mainstay-io/mainstay/internal/process/worker"
 	"github.com/mainstay-io/mainstay/internal/relay"
+	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/worker"
 )
@@ -48,6 +49,7 @@ type hooks struct {
 	lane      lane.Hooks
 	saga      orchestrator.Hooks
 	sequencer sequencer.Observer
+	retention retention.Hooks
 
 	// carry and register are nil but in tests: one puts something between the backbone and its broker, the other
 	// adds consumers.
@@ -99,8 +101,8 @@ func (b *backbone) wire(gateway *sandbox.Gateway, m hooks) error {
 		return err
 	}
 	b.outbox = outboxpart.New(outboxpart.Config{
-		DB: b.db, Publisher: b.carrier.Publisher, Holder: holder, Log: b.log,
-		Relay: m.relay, Sequencer: m.sequencer, Poll: sequencerPoll,
+		Config: b.cfg, DB: b.db, Publisher: b.carrier.Publisher, Holder: holder, Log: b.log,
+		Relay: m.relay, Sequencer: m.sequencer, Retention: m.retention, Poll: sequencerPoll,
 	})
 	b.worker, err = workerpart.New(workerpart.Config{
 		Config: b.cfg, DB: b.db, Reader: b.carrier.Reader, Gateway: gateway, Holder: holder, Log: b.log,

@@ -54,7 +54,7 @@ func build(ctx context.Context, h *process.Host) error {
 func newHooks(reg prometheus.Registerer) hooks {
 	return hooks{
 		ingest: obs.NewIngest(reg), relay: obs.NewRelay(reg), lane: obs.NewLanes(reg), saga: obs.NewSagas(reg),
-		sequencer: obs.NewSequencer(reg),
+		sequencer: obs.NewSequencer(reg), retention: obs.NewRetention(reg),
 	}
 }
 

@@ -194,6 +194,8 @@ with sealed as (
     union all
     select 'relay', h.topic, h.topic, h.lane, coalesce(r.incarnation, 0), coalesce(r.sequence, 0)
     from sealed h left join relay_progress r using (topic, lane) where $2 or exists (select from relay_progress)
+    union all
+    select 'refill', topic, topic, lane, 9223372036854775807, sequence from refill
 )
 select r.reason, r.name from readers r join sealed h using (topic, lane)
 where least(r.sequence, (select min(i.first_sequence) - 1 from incarnation i
@@ -294,6 +296,11 @@ func (s *Store) cleanLog(ctx context.Context, st retention.Step, _ []day, res *r
 	return nil
 }
 
+// partitionsAhead is for how many days there is a partition already.
+const partitionsAhead = 7
+
+const makeRoomQuery = `/* outbox.make_room */ select create_outbox_partitions($1)`
+
 const roomQuery = `/* outbox.room */
 select coalesce(max((to_date(right(c.relname, 8), 'YYYYMMDD') + 1)::timestamp at time zone 'UTC'), '1970-01-01 00:00:00Z')
 from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -302,7 +309,7 @@ where i.inhparent = 'outbox'::regclass and c.relname ~ '^outbox_[0-9]{8}$'`
 // MakeRoom makes the outbox's partitions ahead of time.
 func (s *Store) MakeRoom(ctx context.Context) (time.Time, error) {
 	var made int
-	failed := s.upkeep.GetContext(ctx, &made, maintainQuery, partitionsAhead)
+	failed := s.upkeep.GetContext(ctx, &made, makeRoomQuery, partitionsAhead)
 	if failed != nil {
 		failed = fmt.Errorf("creating partitions: %w", translate(ctx, failed))
 	}

@@ -200,17 +200,3 @@ func (s *Store) forgetState() {
 	s.seq = nil
 	s.tail.follow()
 }
-
-// partitionsAhead is for how many days there is a partition already.
-const partitionsAhead = 7
-
-const maintainQuery = `/* outbox.maintain */ select create_outbox_partitions($1)`
-
-// Maintain makes the outbox's partitions ahead of time.
-func (s *Store) Maintain(ctx context.Context) error {
-	var made int
-	if err := s.db.GetContext(ctx, &made, maintainQuery, partitionsAhead); err != nil {
-		return fmt.Errorf("creating partitions: %w", translate(ctx, err))
-	}
-	return nil
-}

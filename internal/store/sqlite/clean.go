@@ -50,8 +50,9 @@ func (t *tx) note(table string, newest, n int64) {
 func (s *Store) MakeRoom(context.Context) (time.Time, error) { return time.Time{}, nil }
 
 const (
-	// firstNeeded is where the oldest message stands that a consumer has not handled ($1 is 0) or the relay has not
-	// published (1), and who that is. Without any progress nothing is published, unless $2 says so.
+	// firstNeeded is where the oldest message stands that a consumer has not handled ($1 is 0), the relay has not
+	// published (1) or a refill has not published again (2), and who that is. Without any progress nothing is
+	// published, unless $2 says so.
 	firstNeeded = `/* clean.needed */
 select o.position, o.created_at, r.name from (
     select consumer as name, topic, lane, sequence from place where $1 = 0
@@ -59,6 +60,8 @@ select o.position, o.created_at, r.name from (
     select h.topic, h.topic, h.lane, coalesce(p.sequence, 0)
     from log_head h left join relay_progress p on p.topic = h.topic and p.lane = h.lane
     where $1 = 1 and ($2 or exists (select 1 from relay_progress))
+    union all
+    select topic, topic, lane, sequence from refill where $1 = 2
 ) r join outbox o on o.topic = r.topic and o.lane = r.lane and o.sequence = (
     select min(sequence) from outbox n where n.topic = r.topic and n.lane = r.lane and n.sequence > r.sequence)
 order by o.position limit 1`
@@ -122,7 +125,7 @@ func (t *tx) cleanOutbox(ctx context.Context, st retention.Step, res *retention.
 // go.
 func (t *tx) needed(ctx context.Context, st retention.Step, before int64, res *retention.Result) (int64, error) {
 	first := int64(0)
-	for i, reason := range []string{retention.HeldByConsumer, retention.HeldByRelay} {
+	for i, reason := range []string{retention.HeldByConsumer, retention.HeldByRelay, retention.HeldByRefill} {
 		var position, created int64
 		var name string
 		err := queryRow(ctx, t, firstNeeded, []any{i, st.Limits.Published}, &position, &created, &name)

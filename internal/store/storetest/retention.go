@@ -44,6 +44,7 @@ func Retention(t *testing.T, newFixture func(t *testing.T) *RetentionFixture) {
 		"young messages stay":                     retentionYoung,
 		"a consumer holds its messages":           retentionConsumer,
 		"the relay holds its messages":            retentionRelay,
+		"a refill holds its messages":             retentionRefill,
 		"a consumer starts at what is kept":       retentionRegister,
 		"a parked message has its own copy":       retentionParked,
 		"idempotency records go when expired":     retentionIdempotency,
@@ -157,7 +158,7 @@ func (f *RetentionFixture) published(t *testing.T, log mainstay.TopicLane, seque
 	t.Helper()
 	ls, err := f.Acquire(t.Context(), "relay", []int{log.Lane}, "relay", time.Minute, true)
 	noError(t, "acquiring", err)
-	noError(t, "saving progress", f.SaveProgress(t.Context(), ls, []relay.Progress{{TopicLane: log, Incarnation: 1, Sequence: sequence, BrokerPosition: sequence}}))
+	noError(t, "saving progress", f.SaveProgress(t.Context(), ls, []relay.Progress{{TopicLane: log, Incarnation: 1, Sequence: sequence, BrokerPosition: sequence}}, nil))
 }
 
 func (f *RetentionFixture) first(t *testing.T, log mainstay.TopicLane) int64 {
@@ -241,6 +242,23 @@ func retentionRelay(t *testing.T, f *RetentionFixture) {
 	}
 	f.published(t, log, 10)
 	f.holds(t, f.clean(t, f.Store.CleanOutbox, published()))
+	f.rows(t, "outbox", 0)
+}
+
+func retentionRefill(t *testing.T, f *RetentionFixture) {
+	log := f.fill(t)
+	f.published(t, log, 10)
+	ls, err := f.Acquire(t.Context(), "relay", []int{log.Lane}, "relay", time.Minute, true)
+	noError(t, "acquiring", err)
+	noError(t, "starting a refill", f.StartRefill(t.Context(), relay.Refill{TopicLane: log, Sequence: 4, Reason: "lost"}))
+	f.Age(t, "outbox", "created_at", 1)
+	f.holds(t, f.clean(t, f.Store.CleanOutbox, old()), [2]string{retention.HeldByRefill, "things"})
+	if payloads(f.read(t, log, 4, 10)) != "456789" {
+		t.Error("the refill lost its messages")
+	}
+	end := []relay.Advance{{TopicLane: log, From: 4, To: 10, Done: true}}
+	noError(t, "ending the refill", f.SaveProgress(t.Context(), ls, nil, end))
+	f.holds(t, f.clean(t, f.Store.CleanOutbox, old()))
 	f.rows(t, "outbox", 0)
 }
 
