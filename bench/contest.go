@@ -27,8 +27,9 @@ func contestNames() []string { return []string{"hop", "relay", "ingest", "publis
 func contests(w *world, n sizes) []contest {
 	return []contest{
 		{"hop", "messages", []side{
-			w.hopSide("handler of batches, one row each, reading the log", "database", n.hop),
-			w.hopSide("the same over embedded JetStream", "", n.hop),
+			w.hopSide("a handler of one message, which writes a row, over JetStream", "", true, n.hop),
+			w.hopSide("the same over the database's log", "database", true, n.hop),
+			w.hopSide("a handler of batches, one statement each, over JetStream", "", false, 3*n.hop),
 			w.riverTxSide(n.hop), w.riverNoopSide(n.hop),
 		}},
 		{"relay", "messages", []side{w.relaySide(n.relay), w.forwarderSide("JetStream", n.relay), w.forwarderSide("memory", n.relay)}},

@@ -36,10 +36,10 @@ func sound(res bench.Result, err error) (float64, error) {
 	return res.PerSecond, err
 }
 
-func (w *world) hopSide(name, broker string, n int) side {
-	return side{"mainstay: " + name, "16 lanes, batches of up to 256", func(ctx context.Context) (float64, error) {
+func (w *world) hopSide(name, broker string, single bool, n int) side {
+	return side{"mainstay: " + name, "16 lanes, transactions of up to 256 messages", func(ctx context.Context) (float64, error) {
 		return sound(benchmark.MeasureHop(ctx, benchmark.Options{
-			Work: benchmark.Hop, Config: w.config(broker), Messages: n, Payload: payload, Keys: 1000,
+			Work: benchmark.Hop, Config: w.config(broker), Messages: n, Payload: payload, Keys: 1000, Single: single,
 		}, nil))
 	}}
 }

@@ -154,7 +154,10 @@ func readStat(pid int) (processStat, error) {
 	if err != nil {
 		return processStat{}, err
 	}
-	line := string(text)
+	return parseStat(string(text))
+}
+
+func parseStat(line string) (processStat, error) {
 	from, to := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
 	if from < 0 || to < from {
 		return processStat{}, errors.New("reading the state of a process: it has no name")
