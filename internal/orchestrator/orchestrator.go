@@ -154,14 +154,34 @@ func (o *Orchestrator) Fire(ctx context.Context, tx mainstay.Tx, ids []string) e
 		return err
 	}
 	b := o.batch(tx)
+	var early []*Row
 	for _, id := range ids {
-		if row := rows[id]; row != nil {
-			if err := o.next(b, row, saga.Tick{}, cause{}); err != nil {
-				return err
-			}
+		row := rows[id]
+		if row == nil {
+			continue
+		}
+		if err := o.next(b, row, saga.Tick{}, cause{}); err != nil {
+			return err
+		}
+		if row.Due = row.State.Due(); b.rows[id] == nil {
+			early = append(early, row)
+		}
+	}
+	if len(early) > 0 {
+		if err := o.cfg.Store.Postpone(ctx, tx, early); err != nil {
+			return err
 		}
 	}
 	return b.save(ctx)
+}
+
+// dueBy is when a row that was due at is to be looked at, when its state wants that next. A time that stands there
+// already and is earlier will do: to move it with every transition costs more than a tick that finds nothing to do.
+func dueBy(at, next time.Time) time.Time {
+	if next.IsZero() || at.IsZero() || next.Before(at) {
+		return next
+	}
+	return at
 }
 
 func (o *Orchestrator) load(ctx context.Context, tx mainstay.Tx, ids []string) (map[string]*Row, error) {
@@ -243,7 +263,7 @@ func (b *batch) changed(d *saga.Definition, row *Row, state saga.State, fx saga.
 			from = ""
 		}
 	}
-	row.State, row.UpdatedAt, row.Due = state, b.tx.Now(), state.Due()
+	row.State, row.UpdatedAt, row.Due = state, b.tx.Now(), dueBy(row.Due, state.Due())
 	if state.Status.Terminal() {
 		row.Ended = b.tx.Now()
 	}

@@ -392,3 +392,27 @@ func TestNew_Refuses(t *testing.T) {
 		}
 	}
 }
+
+// A transition leaves an earlier due time where it is; the tick that comes too early moves it on, and does nothing else.
+func TestFire_TooEarlyOnlyMovesTheDueTime(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t, idA)
+	first := w.row(t, idA).Due
+	w.now = w.now.Add(time.Second)
+	w.must(t, reply(idA, "flight", mainstay.OpDo, mainstay.OutcomeDone), reply(idA, "hotel", mainstay.OpDo, mainstay.OutcomeDone))
+	before := w.row(t, idA)
+	if !before.Due.Equal(first) || !before.State.Due().After(first) {
+		t.Fatalf("due %v, its state %v, at first %v", before.Due, before.State.Due(), first)
+	}
+	sent := w.sent(t)
+	if n := w.fire(t); n != 1 {
+		t.Fatalf("%d due", n)
+	}
+	want := *before
+	want.Due = before.State.Due()
+	if diff := cmp.Diff(&want, w.row(t, idA)); diff != "" {
+		t.Fatal(diff)
+	}
+	w.wantSent(t, sent...)
+}

@@ -13,7 +13,8 @@ type Row struct {
 	saga.Instance
 	Key  string
 	Lane int
-	// Due is when a Tick is wanted, zero for never.
+	// Due is when a Tick is wanted at the latest, zero for never. It may be earlier than State.Due: a transition does
+	// not move it on, only a Tick that came too early does.
 	Due time.Time
 	// Ended is set when the status is completed or compensated.
 	Ended time.Time
@@ -38,6 +39,8 @@ type Store interface {
 	// Save writes instances whose Version was raised by one since they were loaded, and history; the transaction
 	// fails if one of them changed in between.
 	Save(ctx context.Context, tx mainstay.Tx, rows []*Row, hs []History) error
+	// Postpone writes the Due of instances, and nothing else of them.
+	Postpone(ctx context.Context, tx mainstay.Tx, rows []*Row) error
 	// Due reads the ids of instances of a definition, in the given lanes, whose time has come, the oldest first.
 	Due(ctx context.Context, definition string, lanes []int, now time.Time, limit int) ([]string, error)
 }

@@ -123,6 +123,19 @@ func queueHistory(tx mainstay.Tx, hs []orchestrator.History) error {
 	return nil
 }
 
+const postponeSagas = `/* saga.postpone */
+update saga s set due_at = r.due_at from unnest($1::text[], $2::timestamptz[]) as r(id, due_at) where s.id = r.id`
+
+// Postpone writes the Due of instances, in the round trip that commits.
+func (s *Store) Postpone(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row) error {
+	ids, due := make([]string, len(rows)), make([]*time.Time, len(rows))
+	for i, r := range rows {
+		ids[i], due[i] = r.ID, nullTime(r.Due)
+	}
+	tx.Queue(postponeSagas, ids, due)
+	return nil
+}
+
 const loadSagas = `/* saga.load */
 select id, definition, definition_version, correlation_id, key, lane, version, data, state, due_at, created_at, updated_at, ended_at
 from saga where id = any($1::text[]) order by id for update`

@@ -98,6 +98,16 @@ func (s *Store) Save(ctx context.Context, tx mainstay.Tx, rows []*orchestrator.R
 	return nil
 }
 
+const postponeQuery = `/* saga.postpone */ update saga set due_at = $2 where id = $1`
+
+// Postpone writes the Due of instances.
+func (s *Store) Postpone(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row) error {
+	for _, r := range rows {
+		tx.Queue(postponeQuery, r.ID, nullMicros(r.Due))
+	}
+	return nil
+}
+
 const dueSagaQuery = `/* saga.due */
 select id from saga where definition = $1 and lane in (select value from json_each($2)) and due_at <= $3
 order by due_at limit $4`

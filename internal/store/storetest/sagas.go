@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ func Sagas(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"inserted, loaded, saved":        sagasRoundTrip,
 		"a version is compared and set":  sagasCompareAndSet,
 		"the oldest of a lane are due":   sagasDue,
+		"postponed, and nothing else":    sagasPostponed,
 		"a failed insert leaves nothing": sagasAtomic,
 		"nothing sent is an empty list":  sagasNothingSent,
 	}.run(t, newFixture)
@@ -157,4 +159,17 @@ func sagasNothingSent(t *testing.T, f *Fixture) {
 	})
 	noError(t, "inserting", err)
 	equal(t, "sent", "[]", f.text(t, "select cast(sent as text) from saga_history where saga_id = $1", sagaA))
+}
+
+func sagasPostponed(t *testing.T, f *Fixture) {
+	a, b, c := sagaRow(sagaA, 0, sagaStart), sagaRow(sagaB, 0, sagaStart), sagaRow(sagaC, 0, sagaStart)
+	noError(t, "inserting", f.insert(t, a, b, c))
+	a.Due, b.Due = sagaStart.Add(time.Minute), time.Time{}
+	noError(t, "postponing", f.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
+		return f.Postpone(ctx, tx, []*orchestrator.Row{a, b})
+	}))
+	equalRows(t, []*orchestrator.Row{a, b, c}, f.load(t, sagaA, sagaB, sagaC))
+	ids, err := f.Due(t.Context(), "order", []int{0}, sagaStart.Add(time.Second), 10)
+	noError(t, "reading what is due", err)
+	equal(t, "due", sagaC, strings.Join(ids, " "))
 }
