@@ -17,7 +17,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -78,10 +79,7 @@ func (o *Outbox) Append(ctx context.Context, tx Tx, msgs ...*mainstay.Message) e
 	if o.dialect == mainstay.SQLite {
 		return appendTo(ctx, tx, msgs)
 	}
-	stmt, err := PostgresInsert(msgs)
-	if err != nil {
-		return err
-	}
+	stmt := PostgresInsert(msgs)
 	if _, err := tx.ExecContext(ctx, stmt.SQL, stmt.Args...); err != nil {
 		return fmt.Errorf("appending to the outbox: %w", err)
 	}
@@ -118,11 +116,23 @@ func (e *InvalidError) Error() string { return "invalid message " + e.MessageID 
 // Unwrap gives what is wrong.
 func (e *InvalidError) Unwrap() error { return e.Err }
 
-var (
-	topicSyntax  = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-	typeSyntax   = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
-	headerSyntax = regexp.MustCompile(`^[a-z0-9]{1,20}$`)
-)
+// made says that s is 1 to n bytes of a to z, 0 to 9 and what else is allowed.
+func made(s string, n int, also func(c byte) bool) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && !also(c) {
+			return false
+		}
+	}
+	return s != "" && len(s) <= n
+}
+
+func isTopic(s string) bool { return made(s, 64, func(c byte) bool { return c == '-' }) }
+
+func isType(s string) bool {
+	return made(s, 128, func(c byte) bool { return c >= 'A' && c <= 'Z' || c == '.' || c == '_' || c == '-' })
+}
+
+func isHeader(s string) bool { return made(s, 20, func(byte) bool { return false }) }
 
 // foreignTopic is where publishers that have no outbox write, for their messages to be copied into this one.
 const foreignTopic = "in"
@@ -144,13 +154,13 @@ func Validate(m *mainstay.Message) error {
 	if _, err := uuid.Parse(m.ID); err != nil || len(m.ID) != 36 {
 		errs = append(errs, fmt.Errorf("the id %.40q is not a UUID", m.ID))
 	}
-	if !topicSyntax.MatchString(m.Topic) {
+	if !isTopic(m.Topic) {
 		errs = append(errs, fmt.Errorf("the topic %.80q is not 1 to 64 of a-z, 0-9 and '-'", m.Topic))
 	}
 	if m.Topic == foreignTopic {
 		errs = append(errs, fmt.Errorf("the topic %q is kept for foreign publishers", m.Topic))
 	}
-	if !typeSyntax.MatchString(m.Type) {
+	if !isType(m.Type) {
 		errs = append(errs, fmt.Errorf("the type %.80q is not 1 to 128 letters, digits, '.', '_' and '-'", m.Type))
 	}
 	if m.Key == "" || len(m.Key) > MaxKey || !clean(m.Key) {
@@ -162,7 +172,7 @@ func Validate(m *mainstay.Message) error {
 	size := 0
 	for name, value := range m.Headers {
 		size += len(name) + len(value)
-		if !headerSyntax.MatchString(name) || !clean(value) {
+		if !isHeader(name) || !clean(value) {
 			errs = append(errs, fmt.Errorf("the header %.40q is not 1 to 20 of a-z and 0-9 with a value of clean text", name))
 		}
 		if ReservedHeader(name) {
@@ -182,7 +192,12 @@ func Validate(m *mainstay.Message) error {
 
 // clean says that s is UTF-8 without control characters.
 func clean(s string) bool {
-	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+	for i := range len(s) {
+		if s[i] < 0x20 || s[i] == 0x7f {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
 }
 
 // Attributes is how a row keeps those parts of the envelope that have no column of their own.
@@ -195,13 +210,45 @@ type Attributes struct {
 	Headers       map[string]string `json:"headers,omitempty"`
 }
 
-// EncodeAttributes gives the row's headers column for m.
-func EncodeAttributes(m *mainstay.Message) ([]byte, error) {
-	b, err := json.Marshal(Attributes{m.Source, m.CorrelationID, m.CausationID, m.Traceparent, m.DataSchema, m.Headers})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the attributes of message %s: %w", m.ID, err)
+// EncodeAttributes gives the row's headers column for m, as encoding/json would encode Attributes.
+func EncodeAttributes(m *mainstay.Message) []byte {
+	b := append(make([]byte, 0, 512), '{')
+	for _, a := range [...]struct{ name, value string }{
+		{"source", m.Source}, {"correlationid", m.CorrelationID}, {"causationid", m.CausationID},
+		{"traceparent", m.Traceparent}, {"dataschema", m.DataSchema},
+	} {
+		if a.value != "" {
+			b = appendMember(b, a.name, a.value)
+		}
 	}
-	return b, nil
+	if len(m.Headers) > 0 {
+		b = append(appendName(b, "headers"), '{')
+		for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+			b = appendMember(b, name, m.Headers[name])
+		}
+		b = append(b, '}')
+	}
+	return append(b, '}')
+}
+
+func appendMember(b []byte, name, value string) []byte { return appendText(appendName(b, name), value) }
+
+func appendName(b []byte, name string) []byte {
+	if b[len(b)-1] != '{' {
+		b = append(b, ',')
+	}
+	return append(appendText(b, name), ':')
+}
+
+// appendText appends s as a JSON string.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c > 0x7e || strings.IndexByte(`"\<>&`, c) >= 0 {
+			text, _ := json.Marshal(s) // a string always encodes
+			return append(b, text...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // DecodeAttributes fills m from a row's headers column.

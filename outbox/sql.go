@@ -21,21 +21,17 @@ from unnest($1::uuid[], $2::text[], $3::int[], $4::text[], $5::text[], $6::text[
 order by n`
 
 // PostgresInsert is the one statement that appends msgs, which must be prepared (see Outbox.Prepare), on PostgreSQL.
-func PostgresInsert(msgs []*mainstay.Message) (Statement, error) {
+func PostgresInsert(msgs []*mainstay.Message) Statement {
 	n := len(msgs)
 	ids, topics, lanes := make([]string, n), make([]string, n), make([]int32, n)
 	keys, types, aggTypes, aggIDs := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	headers, payloads := make([]string, n), make([][]byte, n)
 	for i, m := range msgs {
-		attrs, err := EncodeAttributes(m)
-		if err != nil {
-			return Statement{}, err
-		}
 		ids[i], topics[i], lanes[i] = m.ID, m.Topic, int32(m.Lane) //nolint:gosec // lanes are few
 		keys[i], types[i], aggTypes[i], aggIDs[i] = m.Key, m.Type, m.AggregateType, m.AggregateID
-		headers[i], payloads[i] = string(attrs), payloadOf(m)
+		headers[i], payloads[i] = string(EncodeAttributes(m)), payloadOf(m)
 	}
-	return Statement{insertPostgres, []any{ids, topics, lanes, keys, types, aggTypes, aggIDs, headers, payloads}}, nil
+	return Statement{insertPostgres, []any{ids, topics, lanes, keys, types, aggTypes, aggIDs, headers, payloads}}
 }
 
 const (
@@ -60,15 +56,11 @@ func SQLiteAdvance(log mainstay.TopicLane, n int64) Statement {
 
 // SQLiteInsert appends m, which must be prepared (see Outbox.Prepare) and have its Sequence (see SQLiteAdvance) and
 // CreatedAt.
-func SQLiteInsert(m *mainstay.Message) (Statement, error) {
-	attrs, err := EncodeAttributes(m)
-	if err != nil {
-		return Statement{}, err
-	}
+func SQLiteInsert(m *mainstay.Message) Statement {
 	return Statement{insertSQLite, []any{
-		m.ID, m.Topic, m.Lane, m.Sequence, m.Key, m.Type, m.AggregateType, m.AggregateID, string(attrs), payloadOf(m),
+		m.ID, m.Topic, m.Lane, m.Sequence, m.Key, m.Type, m.AggregateType, m.AggregateID, string(EncodeAttributes(m)), payloadOf(m),
 		m.CreatedAt.UnixMicro(),
-	}}, nil
+	}}
 }
 
 func payloadOf(m *mainstay.Message) []byte {
@@ -82,16 +74,12 @@ func payloadOf(m *mainstay.Message) []byte {
 // to read.
 func appendTo(ctx context.Context, tx Tx, msgs []*mainstay.Message) error {
 	for _, m := range msgs {
-		attrs, err := EncodeAttributes(m)
-		if err != nil {
-			return err
-		}
 		advance := SQLiteAdvance(m.TopicLane(), 1)
 		if _, err := tx.ExecContext(ctx, advance.SQL, advance.Args...); err != nil {
 			return fmt.Errorf("advancing the log: %w", err)
 		}
-		_, err = tx.ExecContext(ctx, appendSQLite, m.ID, m.Topic, m.Lane, m.Key, m.Type, m.AggregateType, m.AggregateID,
-			string(attrs), payloadOf(m))
+		_, err := tx.ExecContext(ctx, appendSQLite, m.ID, m.Topic, m.Lane, m.Key, m.Type, m.AggregateType, m.AggregateID,
+			string(EncodeAttributes(m)), payloadOf(m))
 		if err != nil {
 			return fmt.Errorf("appending to the outbox: %w", err)
 		}

@@ -14,10 +14,10 @@ type Detail struct {
 }
 
 func detailPayload(detail string) []byte {
-	b, err := json.Marshal(Detail{detail})
-	if err != nil {
-		return []byte("{}") // a string always encodes
+	if detail == "" {
+		return []byte("{}")
 	}
+	b, _ := json.Marshal(Detail{detail}) // a string always encodes
 	return b
 }
 

@@ -201,7 +201,9 @@ func replyOf(m *mainstay.Message) saga.Reply {
 	var payload struct {
 		Detail string `json:"detail"`
 	}
-	_ = json.Unmarshal(m.Payload, &payload) // words for people; a reply without them is as good
+	if len(m.Payload) > len("{}") {
+		_ = json.Unmarshal(m.Payload, &payload) // words for people; a reply without them is as good
+	}
 	return saga.Reply{
 		Step: m.Header(mainstay.HeaderStep), Op: m.Header(mainstay.HeaderOp),
 		Outcome: mainstay.Outcome(m.Header(mainstay.HeaderOutcome)), Code: m.Header(mainstay.HeaderCode), Detail: payload.Detail,

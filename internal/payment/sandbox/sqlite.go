@@ -6,7 +6,6 @@ import (
 	_ "embed" // the schema
 	"encoding/json"
 	"fmt"
-	"time"
 )
 
 //go:embed schema_sqlite.sql
@@ -50,7 +49,8 @@ func openSQLite(ctx context.Context, db *sql.DB) (_ *sqliteStore, err error) {
 		}
 	}()
 	for _, q := range []string{
-		"pragma busy_timeout = 5000", "pragma journal_mode = wal", "pragma synchronous = full", schemaSQLite,
+		"pragma busy_timeout = 5000", "pragma journal_mode = wal", "pragma synchronous = full",
+		"pragma wal_autocheckpoint = 4000", "pragma journal_size_limit = 33554432", schemaSQLite,
 	} {
 		if _, err := conn.ExecContext(ctx, q); err != nil {
 			return nil, fmt.Errorf("preparing the database: %w", err)
@@ -84,10 +84,10 @@ func (s *sqliteStore) prepare(ctx context.Context) (err error) {
 // close gives the connection back; its statements die with the database.
 func (s *sqliteStore) close() error { return s.conn.Close() }
 
-// rollbackTimeout bounds a rollback, which must happen whatever became of the transaction's own context.
-const rollbackTimeout = 5 * time.Second
-
+// transact is not interrupted: a local file keeps nobody waiting, and a context that can end costs a goroutine for
+// every statement.
 func (s *sqliteStore) transact(ctx context.Context, ops []*op) error {
+	ctx = context.WithoutCancel(ctx)
 	if _, err := s.conn.ExecContext(ctx, "begin immediate"); err != nil {
 		return fmt.Errorf("beginning: %w", err)
 	}
@@ -96,8 +96,6 @@ func (s *sqliteStore) transact(ctx context.Context, ops []*op) error {
 		_, err = s.conn.ExecContext(ctx, "commit")
 	}
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
-		defer cancel()
 		_, _ = s.conn.ExecContext(ctx, "rollback") // fails when the failed commit has rolled back already
 	}
 	return err

@@ -15,10 +15,7 @@ import (
 func TestPlans_LookUpKeys(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	insert, err := outbox.PostgresInsert([]*mainstay.Message{message("orders", "k")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	insert := outbox.PostgresInsert([]*mainstay.Message{message("orders", "k")})
 	for name, test := range map[string]struct {
 		db    *sqlx.DB
 		query string

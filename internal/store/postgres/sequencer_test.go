@@ -65,10 +65,7 @@ func (w *world) append(n int, key string, rows int) {
 	if err := ob.Prepare(ms); err != nil {
 		w.t.Fatal(err)
 	}
-	st, err := outbox.PostgresInsert(ms)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	st := outbox.PostgresInsert(ms)
 	w.exec(n, st.SQL, st.Args...)
 	wr.rows = append(wr.rows, ms...)
 }

@@ -255,7 +255,7 @@ func (s *Store) insert(msgs []*mainstay.Message) (outbox.Statement, error) {
 	if err := s.outbox.Prepare(msgs); err != nil {
 		return outbox.Statement{}, err
 	}
-	return outbox.PostgresInsert(msgs)
+	return outbox.PostgresInsert(msgs), nil
 }
 
 // rollbackTimeout bounds a rollback; a connection that does not answer is closed, which has the same effect.

@@ -210,22 +210,18 @@ where consumer = $1 and topic = $2 and lane = $3 and sequence = $4`
 
 func (t *laneTx) Repark(ps ...lane.Parked) {
 	for _, p := range ps {
-		t.queueOne(reparkQuery, t.consumer, p.Topic, p.Lane, p.Sequence, string(p.State), p.Attempts, micros(p.Due),
+		t.queueOne(errNotParked, reparkQuery, t.consumer, p.Topic, p.Lane, p.Sequence, string(p.State), p.Attempts, micros(p.Due),
 			p.Error, micros(p.ParkedAt))
 	}
 }
 
-// queueOne queues a statement that must change one row: the parked message that it names.
-func (t *laneTx) queueOne(query string, args ...any) {
-	t.Queue(query, args...)
-	t.queued[len(t.queued)-1].one = true
-}
+var errNotParked = fmt.Errorf("a parked message is not there any more: %w", lease.ErrFenced)
 
 const unparkQuery = `/* lane.unpark */ delete from parked where consumer = $1 and topic = $2 and lane = $3 and sequence = $4`
 
 func (t *laneTx) Unpark(refs ...lane.Ref) {
 	for _, r := range refs {
-		t.queueOne(unparkQuery, t.consumer, r.Topic, r.Lane, r.Sequence)
+		t.queueOne(errNotParked, unparkQuery, t.consumer, r.Topic, r.Lane, r.Sequence)
 	}
 }
 

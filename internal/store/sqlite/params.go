@@ -48,21 +48,21 @@ func behind(query string, from int, end string) int {
 	return len(query)
 }
 
-// arrange puts args into the order of their appearance; ok is false when one is missing or superfluous.
-func arrange(order []int, args []any) (_ []any, ok bool) {
+// arrange puts args into the order of their appearance.
+func arrange(order []int, args []any) ([]any, error) {
 	highest, sorted := 0, len(order) == len(args)
 	for i, n := range order {
 		highest, sorted = max(highest, n), sorted && n == i+1
 	}
 	switch {
 	case highest != len(args):
-		return args, false
+		return nil, errArguments
 	case sorted:
-		return args, true
+		return args, nil
 	}
 	out := make([]any, len(order))
 	for i, n := range order {
 		out[i] = args[n-1]
 	}
-	return out, true
+	return out, nil
 }

@@ -3,7 +3,9 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -15,17 +17,18 @@ var errArguments = errors.New("the arguments are not those of the parameters")
 
 // prepared is a query of the program, in the form that is fastest to run again and again.
 type prepared struct {
-	order  []int             // of the arguments, by appearance; nil: as they are
-	insert *insert           // nil: each row is a statement of its own
-	byRows map[int]*sql.Stmt // by the number of rows of an insert; else 1
 	query  string
+	order  []int               // of the arguments, by appearance; nil: as they are
+	insert *insert             // nil: each row is a statement of its own
+	stmt   *sql.Stmt           // for whoever waits for the outcome; nil until somebody does
+	direct map[int]driver.Stmt // for what is queued, by the number of rows
 }
 
 // prepare gives what is known of a query text; texts are constants of the program, so there are few.
 func (w *writer) prepare(query string) *prepared {
 	p := w.statements[query]
 	if p == nil {
-		p = &prepared{byRows: map[int]*sql.Stmt{}}
+		p = &prepared{direct: map[int]driver.Stmt{}}
 		p.query, p.order = positional(query)
 		if p.order != nil {
 			p.insert = parseInsert(p.query)
@@ -35,75 +38,119 @@ func (w *writer) prepare(query string) *prepared {
 	return p
 }
 
-// args are the arguments of one row as the statement takes them.
-func (p *prepared) args(args []any) ([]any, error) {
-	if p.order == nil {
-		return args, nil
+// statement gives the statement of a query, and its arguments as it takes them.
+func (w *writer) statement(ctx context.Context, query string, args []any) (_ *sql.Stmt, _ []any, err error) {
+	p := w.prepare(query)
+	if p.order != nil {
+		if args, err = arrange(p.order, args); err != nil {
+			return nil, nil, err
+		}
 	}
-	args, ok := arrange(p.order, args)
-	if !ok {
-		return nil, errArguments
+	if p.stmt == nil {
+		if p.stmt, err = w.conn.PrepareContext(ctx, p.query); err != nil {
+			return nil, nil, err
+		}
 	}
-	return args, nil
+	return p.stmt, args, nil
 }
 
-// stmt is the statement for so many rows; more than one is for inserts.
-func (w *writer) stmt(ctx context.Context, p *prepared, rows int) (*sql.Stmt, error) {
-	if st := p.byRows[rows]; st != nil {
+// runQueued runs the first queued statement, and those behind it that can be merged with it, on the driver's own
+// connection: nothing is converted, locked or allocated for them that need not be.
+func (w *writer) runQueued(conn any, queued []statement) (changed int64, merged int, err error) {
+	p := w.prepare(queued[0].sql)
+	rows := p.mergeable(queued)
+	st, err := p.directStmt(conn, rows)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		clear(w.values)
+		w.values = w.values[:0]
+	}()
+	for _, q := range queued[:rows] {
+		if err := w.bind(p.order, q.args); err != nil {
+			return 0, 0, err
+		}
+	}
+	exec, ok := st.(driver.StmtExecContext)
+	if !ok {
+		return 0, 0, errDriver
+	}
+	result, err := exec.ExecContext(context.Background(), w.values)
+	if err != nil {
+		return 0, 0, err
+	}
+	changed, err = result.RowsAffected()
+	return changed, rows, err
+}
+
+// mergeable is how many of the first queued statements one statement can do: a power of two.
+func (p *prepared) mergeable(queued []statement) int {
+	run, rows := 1, 1
+	for p.insert != nil && run < min(len(queued), maxRows) && queued[run].sql == queued[0].sql {
+		run++
+	}
+	for 2*rows <= run {
+		rows *= 2
+	}
+	return rows
+}
+
+var errDriver = errors.New("the driver of SQLite is another one than expected")
+
+func (p *prepared) directStmt(conn any, rows int) (driver.Stmt, error) {
+	if st := p.direct[rows]; st != nil {
 		return st, nil
+	}
+	preparer, ok := conn.(driver.ConnPrepareContext)
+	if !ok {
+		return nil, errDriver
 	}
 	query := p.query
 	if rows > 1 {
 		query = p.insert.rows(rows)
 	}
-	st, err := w.conn.PrepareContext(ctx, query)
-	if err != nil {
-		return nil, err
+	st, err := preparer.PrepareContext(context.Background(), query)
+	if err == nil {
+		p.direct[rows] = st
 	}
-	p.byRows[rows] = st
-	return st, nil
+	return st, err
 }
 
-// statement gives the statement of a query, and its arguments as it takes them.
-func (w *writer) statement(ctx context.Context, query string, args []any) (*sql.Stmt, []any, error) {
-	p := w.prepare(query)
-	args, err := p.args(args)
-	if err != nil {
-		return nil, nil, err
-	}
-	st, err := w.stmt(ctx, p, 1)
-	return st, args, err
-}
-
-// merge says how many of the first queued statements one statement can do, and gives it with its arguments.
-func (w *writer) merge(ctx context.Context, queued []statement) (*sql.Stmt, []any, int, error) {
-	first := queued[0]
-	p, rows := w.prepare(first.sql), 1
-	if p.insert != nil {
-		run := 1
-		for run < min(len(queued), maxRows) && queued[run].sql == first.sql {
-			run++
-		}
-		for 2*rows <= run {
-			rows *= 2
+// bind appends the arguments of one statement to those that are bound next.
+func (w *writer) bind(order []int, args []any) (err error) {
+	if order != nil {
+		if args, err = arrange(order, args); err != nil {
+			return err
 		}
 	}
-	args, err := p.args(first.args)
-	if rows > 1 && err == nil {
-		all := make([]any, 0, rows*len(p.order))
-		for _, q := range queued[:rows] {
-			if args, err = p.args(q.args); err != nil {
-				break
+	for _, arg := range args {
+		v := driver.NamedValue{Ordinal: len(w.values) + 1, Value: arg}
+		switch arg := arg.(type) {
+		case string, int64, []byte, nil:
+		case int:
+			v.Value = int64(arg)
+		default:
+			if v.Value, err = driver.DefaultParameterConverter.ConvertValue(arg); err != nil {
+				return fmt.Errorf("argument %d: %w", v.Ordinal, err)
 			}
-			all = append(all, args...)
 		}
-		args = all
+		w.values = append(w.values, v)
 	}
-	if err != nil {
-		return nil, nil, 0, err
-	}
-	st, err := w.stmt(ctx, p, rows)
-	return st, args, rows, err
+	return nil
+}
+
+// close gives the connection back, with all that was prepared on it.
+func (w *writer) close() {
+	_ = w.conn.Raw(func(any) error {
+		for _, p := range w.statements {
+			for _, st := range p.direct {
+				_ = st.Close() // the connection is closed next
+			}
+		}
+		return nil
+	})
+	_ = w.conn.Close()
 }
 
 // insert is an insert of one row that can be written for many rows.

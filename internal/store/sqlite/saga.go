@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -78,21 +79,23 @@ const saveSagaQuery = `/* saga.save */
 update saga set status = $3, version = $2, data = $4, state = $5, due_at = $6, updated_at = $7, ended_at = $8
 where id = $1 and version = $2 - 1`
 
+var errSagaChanged = errors.New("a saga was changed since it was loaded")
+
 // Save writes instances whose Version was raised by one.
-func (s *Store) Save(ctx context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
+func (s *Store) Save(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
+	own, ok := tx.(interface {
+		queueOne(missing error, query string, args ...any)
+	})
+	if !ok {
+		return fmt.Errorf("saving sagas in a transaction of another store, a %T", tx)
+	}
 	for _, r := range rows {
 		state, err := json.Marshal(r.State)
 		if err != nil {
 			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
 		}
-		n, err := affected(tx.ExecContext(ctx, saveSagaQuery, r.ID, r.Version, string(r.State.Status), r.Data, string(state),
-			nullMicros(r.Due), r.UpdatedAt.UnixMicro(), nullMicros(r.Ended)))
-		if err != nil {
-			return fmt.Errorf("saving saga %s: %w", r.ID, err)
-		}
-		if n != 1 {
-			return fmt.Errorf("saving saga %s: it is not at version %d any more", r.ID, r.Version-1)
-		}
+		own.queueOne(errSagaChanged, saveSagaQuery, r.ID, r.Version, string(r.State.Status), r.Data, string(state),
+			nullMicros(r.Due), r.UpdatedAt.UnixMicro(), nullMicros(r.Ended))
 	}
 	queueHistory(tx, hs)
 	return nil

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
-	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
@@ -28,7 +27,8 @@ type tx struct {
 type statement struct {
 	sql  string
 	args []any
-	one  bool // it must change one row
+	// missing is the error when it does not change one row; nil when it may change any number.
+	missing error
 }
 
 func (t *tx) Dialect() mainstay.Dialect { return mainstay.SQLite }
@@ -91,30 +91,30 @@ func (t *tx) Send(msgs ...*mainstay.Message) { t.sent = append(t.sent, msgs...) 
 func (t *tx) flush() error {
 	queued := t.queued
 	t.queued = nil
-	for len(queued) > 0 {
-		n, merged, err := t.run(queued)
-		if err != nil {
-			return fmt.Errorf("running a queued statement: %w", err)
-		}
-		if queued[0].one && n != 1 {
-			return fmt.Errorf("a parked message is not there any more: %w", lease.ErrFenced)
-		}
-		queued = queued[merged:]
+	switch {
+	case len(queued) == 0:
+		return nil
+	case t.lost != nil:
+		return t.lost
 	}
-	return nil
+	return t.w.conn.Raw(func(conn any) error {
+		for len(queued) > 0 {
+			n, merged, err := t.w.runQueued(conn, queued)
+			if err != nil {
+				return fmt.Errorf("running a queued statement: %w", t.failed(err))
+			}
+			if missing := queued[0].missing; missing != nil && n != 1 {
+				return missing
+			}
+			queued = queued[merged:]
+		}
+		return nil
+	})
 }
 
-// run runs the first queued statement and those that can be merged with it; changed counts rows.
-func (t *tx) run(queued []statement) (changed int64, merged int, err error) {
-	if t.lost != nil {
-		return 0, 0, t.lost
-	}
-	st, args, merged, err := t.w.merge(context.Background(), queued)
-	if err != nil {
-		return 0, 0, t.failed(err)
-	}
-	changed, err = affected(st.ExecContext(context.Background(), args...))
-	return changed, merged, t.failed(err)
+// queueOne queues a statement that must change one row; if it does not, the unit fails with missing.
+func (t *tx) queueOne(missing error, query string, args ...any) {
+	t.queued = append(t.queued, statement{sql: query, args: args, missing: missing})
 }
 
 // finish is the last thing before the savepoint is released: queued statements, then the outbox. It gives back the
@@ -133,10 +133,7 @@ func (t *tx) finish(ctx context.Context) ([]*mainstay.Message, error) {
 		return nil, err
 	}
 	for _, m := range t.sent {
-		row, err := outbox.SQLiteInsert(m)
-		if err != nil {
-			return nil, err
-		}
+		row := outbox.SQLiteInsert(m)
 		t.Queue(row.SQL, row.Args...)
 	}
 	return t.sent, t.flush()

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -74,13 +75,14 @@ type writer struct {
 	store      *Store
 	conn       *sql.Conn
 	statements map[string]*prepared
+	values     []driver.NamedValue // of the statement that is being run
 }
 
 func (w *writer) run() {
 	for {
 		select {
 		case <-w.store.quit:
-			_ = w.conn.Close()
+			w.close()
 			return
 		case j := <-w.store.drain:
 			w.fold(j)
@@ -200,7 +202,7 @@ func (w *writer) call(j *job, t *tx) (err error) {
 }
 
 func (w *writer) exec(ctx context.Context, query string) error {
-	st, err := w.stmt(ctx, w.prepare(query), 1)
+	st, _, err := w.statement(ctx, query, nil)
 	if err == nil {
 		_, err = st.ExecContext(ctx)
 	}
