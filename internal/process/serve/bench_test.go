@@ -26,6 +26,10 @@ import (
 //	closed:    64 clients that each wait for the end of theirs
 //	pipelined: 64 clients that post on, with at most 1,000 orders unfinished
 //	paced:     50 orders a second; p50 and p99 are from POST to the end, as a client sees it
+//	paced-200: 200 orders a second
+//	alone:     one client that waits for each: what an order takes when nothing else happens
+//
+// 300 orders before the first one that counts let every session plan its statements.
 func BenchmarkOrder(b *testing.B) {
 	for _, c := range []struct{ name, database, broker, sync string }{
 		{"sqlite/nats-always", "", "", "always"},
@@ -48,9 +52,12 @@ func BenchmarkOrder(b *testing.B) {
 				}
 			}
 			base := startServe(b, cfg)
+			clients(b, base, 16, 300)
 			b.Run("closed", func(b *testing.B) { closed(b, base) })
 			b.Run("pipelined", func(b *testing.B) { pipelined(b, base) })
-			b.Run("paced", func(b *testing.B) { paced(b, base) })
+			b.Run("paced", func(b *testing.B) { paced(b, base, 50) })
+			b.Run("paced-200", func(b *testing.B) { paced(b, base, 200) })
+			b.Run("alone", func(b *testing.B) { alone(b, base) })
 		})
 	}
 }
@@ -121,18 +128,23 @@ func await(b *testing.B, base, path string) {
 }
 
 func closed(b *testing.B, base string) {
+	began := clock.Start()
+	clients(b, base, 64, b.N)
+	b.ReportMetric(float64(b.N)/began.Elapsed().Seconds(), "orders/s")
+}
+
+// clients place so many orders, each client one after the other.
+func clients(b *testing.B, base string, clients, orders int) {
 	var n atomic.Int64
 	var all sync.WaitGroup
-	began := clock.Start()
-	for range 64 {
+	for range clients {
 		all.Go(func() {
-			for i := n.Add(1); i <= int64(b.N); i = n.Add(1) {
+			for i := n.Add(1); i <= int64(orders); i = n.Add(1) {
 				await(b, base, post(b, base, i))
 			}
 		})
 	}
 	all.Wait()
-	b.ReportMetric(float64(b.N)/began.Elapsed().Seconds(), "orders/s")
 }
 
 func pipelined(b *testing.B, base string) {
@@ -156,21 +168,36 @@ func pipelined(b *testing.B, base string) {
 	b.ReportMetric(float64(b.N)/began.Elapsed().Seconds(), "orders/s")
 }
 
-func paced(b *testing.B, base string) {
+func paced(b *testing.B, base string, rate int) {
 	took := make([]time.Duration, b.N)
 	var all sync.WaitGroup
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(time.Second / time.Duration(rate))
 	defer tick.Stop()
 	for i := range b.N {
 		<-tick.C
-		all.Go(func() {
-			began := clock.Start()
-			await(b, base, post(b, base, int64(i)))
-			took[i] = began.Elapsed()
-		})
+		all.Go(func() { took[i] = one(b, base, int64(i)) })
 	}
 	all.Wait()
+	reportTimes(b, took)
+}
+
+func alone(b *testing.B, base string) {
+	took := make([]time.Duration, b.N)
+	for i := range b.N {
+		took[i] = one(b, base, int64(i))
+	}
+	reportTimes(b, took)
+}
+
+// one takes an order from POST to its end.
+func one(b *testing.B, base string, n int64) time.Duration {
+	began := clock.Start()
+	await(b, base, post(b, base, n))
+	return began.Elapsed()
+}
+
+func reportTimes(b *testing.B, took []time.Duration) {
 	slices.Sort(took)
-	b.ReportMetric(float64(took[b.N/2].Microseconds())/1000, "p50-ms")
-	b.ReportMetric(float64(took[b.N*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
