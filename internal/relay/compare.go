@@ -20,12 +20,18 @@ func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64)
 			continue
 		}
 		if recorded == nil {
-			var err error
+			err := r.saveUnrecorded(ctx)
+			if err != nil {
+				return err
+			}
 			if recorded, err = r.progress(ctx); err != nil {
 				return err
 			}
 			if err := r.refills(ctx); err != nil {
 				return err
+			}
+			if c = r.logs[log]; c == nil {
+				continue
 			}
 		}
 		tail, err := r.tail(ctx, log)

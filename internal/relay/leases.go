@@ -55,7 +55,11 @@ func (r *Relay) giveBack(ctx context.Context, surplus int) error {
 	if surplus == 0 {
 		return nil
 	}
-	leases := slices.Collect(maps.Values(r.leases))[:surplus]
+	if err := r.saveUnrecorded(ctx); err != nil {
+		return err
+	}
+	leases := slices.Collect(maps.Values(r.leases))
+	leases = leases[:min(surplus, len(leases))]
 	for _, l := range leases {
 		r.dropLane(l.Lane)
 	}
@@ -71,12 +75,16 @@ func (r *Relay) dropLane(lane int) {
 	for log := range r.logs {
 		if log.Lane == lane {
 			delete(r.logs, log)
+			delete(r.unrecorded, log)
 		}
 	}
 }
 
 // leave gives all lanes back, so that another relay goes on at once.
 func (r *Relay) leave(ctx context.Context) {
+	if err := r.saveUnrecorded(ctx); err != nil {
+		r.cfg.Logger.WarnContext(ctx, "the next relay finds out by itself how far this one came", slog.Any("err", err))
+	}
 	ctx, cancel := r.call(ctx, "giving back the relay's lanes")
 	defer cancel()
 	if err := r.member.Leave(ctx, slices.Collect(maps.Values(r.leases))); err != nil {

@@ -144,6 +144,9 @@ func (r *Relay) advance(ctx context.Context, p Progress, to Advance) error {
 		r.logs[log].compared = false
 		return r.fenced(ctx, fmt.Errorf("recording a refill: %w", err))
 	}
+	if len(ps) > 0 {
+		delete(r.unrecorded, log) // this is later
+	}
 	c := r.logs[log]
 	if c.second.after = to.To; to.Done {
 		c.second = nil

@@ -59,7 +59,7 @@ func TestRelay_ARefillIsTakenOverWhereAKilledRelayLeftIt(t *testing.T) {
 		log, half := brokertest.Log(0), relay.DefaultBatch/2
 		b.db.grow(log, 6*half)
 		_, stop := b.start(t, "a")
-		synctest.Wait()
+		settle(t, relay.DefaultRecord)
 		b.mem.Wipe()
 		saves := 0
 		b.db.setFail(func(call string) error {

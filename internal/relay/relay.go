@@ -33,6 +33,8 @@ const (
 	DefaultCheck = 3 * time.Second
 	DefaultBatch = 1000
 	DefaultCall  = 10 * time.Second
+	// DefaultRecord bounds how much a relay that was killed leaves to its successor to find out.
+	DefaultRecord = 100 * time.Millisecond
 )
 
 // Backoff after a failure, of the relay or of one log.
@@ -53,7 +55,8 @@ type Config struct {
 	ForceLeases bool
 	// TTL is how long a lease lives without being renewed; Poll how often the log is looked at without a wake-up;
 	// Check how often the tails of idle logs are; Call the timeout of every call outside.
-	TTL, Poll, Check, Call time.Duration
+	// Record is for how long what was published may wait to be recorded; a successor learns of it from the broker's tail.
+	TTL, Poll, Check, Call, Record time.Duration
 	// Keep is for how long the broker keeps a message; 0 is for ever. A log whose last message is older may be empty.
 	Keep time.Duration
 	// Batch is the most messages of one round.
@@ -89,6 +92,9 @@ type Relay struct {
 	logs       map[mainstay.TopicLane]*cursor
 	// refused are the ids that get a marker in their place.
 	refused map[string]bool
+	// unrecorded is what was published and is not saved yet, the oldest of it since unrecordedSince.
+	unrecorded      map[mainstay.TopicLane]Progress
+	unrecordedSince clock.Mono
 
 	mu      sync.Mutex
 	problem error
@@ -123,6 +129,7 @@ func New(cfg Config) *Relay {
 	cfg.Check = cmp.Or(cfg.Check, DefaultCheck)
 	cfg.Call = cmp.Or(cfg.Call, DefaultCall)
 	cfg.Batch = cmp.Or(cfg.Batch, DefaultBatch)
+	cfg.Record = cmp.Or(cfg.Record, DefaultRecord)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -137,7 +144,8 @@ func New(cfg Config) *Relay {
 	}
 	return &Relay{
 		cfg: cfg, member: member, leases: map[int]lease.Lease{}, logs: map[mainstay.TopicLane]*cursor{}, refused: map[string]bool{},
-		problem: errors.New("the relay has not compared log and broker yet"),
+		unrecorded: map[mainstay.TopicLane]Progress{},
+		problem:    errors.New("the relay has not compared log and broker yet"),
 	}
 }
 
@@ -178,6 +186,9 @@ func (r *Relay) Ready() error {
 // more at once.
 func (r *Relay) turn(ctx context.Context) (more bool, err error) {
 	if err := r.keepLeases(ctx); err != nil {
+		return false, err
+	}
+	if err := r.keepRecord(ctx); err != nil {
 		return false, err
 	}
 	heads, err := r.heads(ctx)
@@ -253,9 +264,12 @@ func (r *Relay) report(ctx context.Context, err error) {
 	}
 }
 
-// untilNext is how long to wait for a wake-up: until the next poll, or the end of a log's backoff.
+// untilNext is how long to wait for a wake-up: until the next poll, the end of a log's backoff, or the next record.
 func (r *Relay) untilNext() time.Duration {
 	wait := min(r.cfg.Poll, lease.TurnEvery(r.cfg.TTL))
+	if len(r.unrecorded) > 0 {
+		wait = min(wait, max(r.cfg.Record-r.unrecordedSince.Elapsed(), time.Millisecond))
+	}
 	for _, c := range r.logs {
 		if c.failures > 0 {
 			wait = min(wait, max(c.pause-c.failed.Elapsed(), time.Millisecond))

@@ -92,6 +92,7 @@ func TestRelay_MovesTheLogInOrder(t *testing.T) {
 		b.db.grow(brokertest.Log(0), 2)
 		synctest.Wait()
 		b.wantBroker(t, brokertest.Log(0), 1, 2, 3, 4, 5)
+		settle(t, relay.DefaultRecord)
 		if got := b.db.published(brokertest.Log(0)); got != 5 {
 			t.Fatalf("progress is %d", got)
 		}
@@ -217,7 +218,7 @@ func TestRelay_GoesOnWhenProgressWasNotRecorded(t *testing.T) {
 		}
 		b.db.grow(brokertest.Log(0), 5)
 		r, stop := b.start(t, "a")
-		synctest.Wait()
+		settle(t, relay.DefaultRecord)
 		if err := r.Ready(); !errors.Is(err, errStore) {
 			t.Fatalf("ready is %v", err)
 		}
@@ -304,12 +305,12 @@ func TestRelay_StopsPublishingWhenFenced(t *testing.T) {
 		b.db.grow(brokertest.Log(0), 1)
 		_, stop := b.start(t, "a")
 		defer stop()
-		synctest.Wait()
+		settle(t, relay.DefaultRecord)
 		if _, err := b.db.Acquire(t.Context(), "relay", []int{0, 1, 2, 3}, "b", time.Hour, true); err != nil {
 			t.Fatal(err)
 		}
-		b.db.grow(brokertest.Log(0), 1) // published once by the stale relay, which is then fenced
-		synctest.Wait()
+		b.db.grow(brokertest.Log(0), 1) // published once by the stale relay, which is fenced when it records that
+		settle(t, relay.DefaultRecord)
 		b.db.grow(brokertest.Log(0), 1)
 		settle(t, 2*relay.DefaultPoll)
 		b.wantBroker(t, brokertest.Log(0), 1, 2)

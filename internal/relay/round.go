@@ -79,9 +79,7 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 	if err := r.doubt(ctx, msgs, before); err != nil {
 		return false, err
 	}
-	if err := r.record(ctx, msgs, last); err != nil {
-		return false, err
-	}
+	r.record(msgs, last)
 	r.cfg.Hooks.Round(began.Elapsed())
 	for log := range last { // a store may share the round out among the logs, and leave a part of it unused
 		c := r.logs[log] // nil when the lane was lost meanwhile
@@ -123,30 +121,51 @@ func tombstone(m *mainstay.Message) *mainstay.Message {
 	}
 }
 
-// record saves the progress of a round under the leases, and only then moves the cursors. When that fails nothing
-// is known, and the logs are compared with the broker.
-func (r *Relay) record(ctx context.Context, msgs []*mainstay.Message, last map[mainstay.TopicLane]int64) error {
-	latest, held := map[mainstay.TopicLane]Progress{}, map[int]lease.Lease{}
+// record moves the cursors behind what the broker has acknowledged. That is written to the database now and then only
+// (see Config.Record): until then the broker's tail tells a successor the same.
+func (r *Relay) record(msgs []*mainstay.Message, last map[mainstay.TopicLane]int64) {
+	if len(r.unrecorded) == 0 {
+		r.unrecordedSince = clock.Start()
+	}
 	for _, m := range msgs {
 		log := m.TopicLane()
-		latest[log] = Progress{
+		c := r.logs[log]
+		delete(r.refused, m.ID)
+		r.unrecorded[log] = Progress{
 			TopicLane: log, Incarnation: m.Incarnation, Sequence: m.Sequence, MessageID: m.ID, BrokerPosition: last[log],
 		}
-		held[m.Lane] = r.leases[m.Lane]
-		delete(r.refused, m.ID)
+		c.after, c.incarnation, c.position, c.id = m.Sequence, m.Incarnation, last[log], m.ID
+		c.succeeded()
 	}
+	r.cfg.Hooks.Published(len(msgs))
+}
+
+// keepRecord saves progress that has waited long enough.
+func (r *Relay) keepRecord(ctx context.Context) error {
+	if len(r.unrecorded) == 0 || r.unrecordedSince.Elapsed() < r.cfg.Record {
+		return nil
+	}
+	return r.saveUnrecorded(ctx)
+}
+
+// saveUnrecorded saves the progress of every log under the leases. When that fails nothing is known, and the logs are
+// compared with the broker.
+func (r *Relay) saveUnrecorded(ctx context.Context) error {
+	if len(r.unrecorded) == 0 {
+		return nil
+	}
+	held := map[int]lease.Lease{}
+	for log := range r.unrecorded {
+		held[log.Lane] = r.leases[log.Lane]
+	}
+	latest := r.unrecorded
+	r.unrecorded = map[mainstay.TopicLane]Progress{}
 	if err := r.save(ctx, latest, held); err != nil {
 		for log := range latest {
 			r.logs[log].compared = false
 		}
 		return r.fenced(ctx, err)
 	}
-	for log, p := range latest {
-		c := r.logs[log]
-		c.after, c.incarnation, c.position, c.id = p.Sequence, p.Incarnation, p.BrokerPosition, p.MessageID
-		c.succeeded()
-	}
-	r.cfg.Hooks.Published(len(msgs))
 	return nil
 }
 
