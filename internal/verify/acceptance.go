@@ -4,13 +4,13 @@ package verify
 func acceptance() check {
 	return check{
 		name:    "acceptance",
-		summary: "%d {order|orders}, each with its saga; %d idempotency {record|records}, each with its order",
+		summary: "%d {order|orders}, each with its saga for as long as that is kept; %d idempotency {record|records}, each with its order",
 		count: `/* verify.acceptance */
 select (select count(*) from orders), (select count(*) from idempotency where route = 'POST /v1/orders' and status between 200 and 299)`,
 		rules: []string{
 			`/* verify.order_without_saga */
 select o.id::text, 'the order has no saga' from orders o left join saga s on s.id = o.id::text and s.definition = 'order'
-where s.id is null`,
+where s.id is null and not (o.status in ('confirmed', 'cancelled') and o.updated_at < {sagas})`,
 			`/* verify.saga_without_order */
 select s.id, 'the saga has no order' from saga s left join orders o on o.id::text = s.id
 where s.definition = 'order' and o.id is null`,
@@ -67,7 +67,7 @@ where m.value is not null and o.id is null and h.at >= {horizon}`,
 with sent as materialized (select m.value as id from saga_history h cross join {sent})
 select o.aggregateid, 'command ' || o.id::text || ' is in the outbox, and no saga has sent it'
 from outbox o left join sent on sent.id = o.id::text
-where sent.id is null and o.aggregatetype = 'saga' and o.headers->'headers'->>'replyto' is not null`,
+where sent.id is null and o.aggregatetype = 'saga' and o.headers->'headers'->>'replyto' is not null and o.created_at >= {horizon}`,
 			`/* verify.reply_not_in_outbox */
 select h.saga_id, 'version ' || h.version || ' of the saga was caused by message ' || h.message_id || ', which is not in the outbox'
 from saga_history h left join outbox o on o.id::text = h.message_id

@@ -138,7 +138,7 @@ join idempotency i on i.key = j.key and i.route = 'POST /v1/orders'`,
 from orders o left join record r on r.order_id = o.id::text
 left join (select distinct key from verify_journal) k on k.key = r.key
 left join (select distinct order_id from verify_journal) j on j.order_id = o.id::text
-where k.key is null and j.order_id is null`)
+where k.key is null and j.order_id is null and (r.order_id is not null or o.created_at > {kept})`)
 	}
 	return c
 }

@@ -13,6 +13,11 @@ from (select topic, lane, sequence, lag(sequence) over (partition by topic, lane
 where e.sequence <> e.before + 1`,
 			"/* verify.numbered_twice */ {numbered twice}",
 			"/* verify.gone */ {gone}",
+			`/* verify.beginning */
+with first as (select topic, lane, min(sequence) as sequence from {log} x group by topic, lane)
+select h.topic || '/' || h.lane, 'the log begins at ' || coalesce(b.sequence, h.last_sequence + 1) || ', and is to be kept from ' || coalesce(f.first_sequence, 1)
+from log_head h left join first b on b.topic = h.topic and b.lane = h.lane left join log_floor f on f.topic = h.topic and f.lane = h.lane
+where coalesce(b.sequence, h.last_sequence + 1) > coalesce(f.first_sequence, 1)`,
 			`/* verify.head */
 with last as (select topic, lane, max(sequence) as sequence from {log} x group by topic, lane)
 select l.topic || '/' || l.lane, 'the log ends at ' || l.sequence || ', its head says ' || coalesce(h.last_sequence::text, 'nothing')
@@ -78,6 +83,7 @@ const commands = `with command as materialized (
     select m.id, m.topic, m.lane, m.sequence, m.key, m.headers->'headers'->>'sagaop' as op,
         m.headers->'headers'->>'sagaid' || '/' || (m.headers->'headers'->>'sagastep') as step_key
     from {messages} m where m.headers->'headers'->>'replyto' is not null and m.headers->'headers'->>'sagaid' is not null
+        and m.created_at >= {horizon}
 ), passed as materialized (
     select topic, lane, min(sequence) as sequence from place group by topic, lane
 )

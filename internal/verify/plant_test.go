@@ -110,7 +110,14 @@ where topic = 'order-events' and positions[1] <> (select position from outbox wh
 	{
 		name: "first message of a log gone", only: mainstay.SQLite, id: "position ",
 		sql:   `delete from outbox where position = (select position from outbox where topic = 'logistics' and sequence = 1 limit 1)`,
-		rules: []string{"gone"}, also: []string{"outcome_without_message", "sent_not_in_outbox"},
+		rules: []string{"gone", "beginning"}, also: []string{"outcome_without_message", "sent_not_in_outbox", "reply_without_command"},
+	},
+	{
+		name: "beginning of a log gone, and nobody removed it", id: "logistics/", rules: []string{"beginning"},
+		sqlite: `update outbox set sequence = sequence + 100 where topic = 'logistics'; update log_head set last_sequence = last_sequence + 100 where topic = 'logistics'`,
+		postgres: `update log set first_sequence = first_sequence + 100, last_sequence = last_sequence + 100 where topic = 'logistics';
+update log_head set last_sequence = last_sequence + 100 where topic = 'logistics'`,
+		also: []string{"place_elsewhere"},
 	},
 	{
 		name: "message twice", id: "is 2 times",
@@ -122,13 +129,13 @@ where type = 'order.placed' and key = '$declined'`,
 		name: "key in two lanes", id: "$confirmed",
 		sqlite:   `update outbox set lane = 1 - lane, sequence = 1000 where type = 'order.placed' and key = '$confirmed'`,
 		postgres: `update outbox set lane = 1 - lane where type = 'order.placed' and key = '$confirmed'`,
-		rules:    []string{"key_in_two_lanes"}, also: []string{"gap", "head"},
+		rules:    []string{"key_in_two_lanes"}, also: []string{"gap", "head", "beginning"},
 	},
 	{
 		name: "lane that is not there", id: "is in lane 7 of 2",
 		postgres: `alter table outbox drop constraint outbox_lane_known;`,
 		sql:      `update outbox set lane = 7 where key = '$pending'`,
-		rules:    []string{"unknown_lane"}, also: []string{"gap", "head", "saga_elsewhere"},
+		rules:    []string{"unknown_lane"}, also: []string{"gap", "head", "beginning", "saga_elsewhere"},
 	},
 	{
 		name: "relay ahead of the log", sql: `insert into relay_progress values ('inventory', 0, 1, 1000, '', 1, 1)`, id: "inventory/0",

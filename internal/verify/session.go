@@ -21,8 +21,9 @@ type session struct {
 	// noGateway says why the gateway's store cannot be read, empty when it can.
 	noGateway string
 	attached  bool
-	// horizon is the age of what the outbox still has, as of the snapshot.
-	horizon time.Time
+	// horizon, sagas and records are up to when messages, ended sagas and idempotency records may have been removed,
+	// as of the snapshot.
+	horizon, sagas, records time.Time
 }
 
 func open(ctx context.Context, o Options) (*session, error) {
@@ -149,29 +150,24 @@ func (s *session) touchGateway(ctx context.Context) error {
 	return err
 }
 
-// Whether messages were removed from the beginning of some log, and when the oldest that is left was written.
-const (
-	trimmed = `/* verify.trimmed */
-select count(*) from log_head h left join {first} e on e.topic = h.topic and e.lane = h.lane and e.sequence = 1
-left join outbox o on o.position = e.position where o.position is null`
-	oldest = `/* verify.oldest */
-select coalesce((select {micros created_at} from outbox order by position limit 1), {now micros} - 86400000000)`
-)
+// cleaned is how far the cleaner has come: it writes that down in the transaction that removes.
+const cleaned = `/* verify.cleaned */
+select coalesce((select {micros before} from cleaned where name = 'outbox'), 0), coalesce((select {micros before} from cleaned where name = 'saga'), 0),
+    coalesce((select {micros before} from cleaned where name = 'idempotency'), 0)`
 
 // clocks is how far the clocks of processes and of the database may differ.
 const clocks = 5 * time.Second
 
 func (s *session) readHorizon(ctx context.Context) error {
-	s.horizon = time.UnixMicro(0)
-	n, err := s.numbers(ctx, trimmed)
-	if err != nil || n[0] == 0 {
-		return err
-	}
-	at, err := s.numbers(ctx, oldest)
+	n, err := s.numbers(ctx, cleaned)
 	if err != nil {
 		return err
 	}
-	s.horizon = time.UnixMicro(at[0]).Add(clocks)
+	for i, at := range []*time.Time{&s.horizon, &s.sagas, &s.records} {
+		if *at = time.UnixMicro(n[i]); n[i] > 0 {
+			*at = at.Add(clocks)
+		}
+	}
 	return nil
 }
 
@@ -186,10 +182,14 @@ func (s *session) sql(query string) string {
 	if s.noGateway != "" {
 		missing = "select order_id, 'the payment is ' || status || ', and the gateway has no store' from payment where status <> 'declined'"
 	}
+	kept := s.now.Add(-s.o.Retention)
+	if s.records.After(kept) {
+		kept = s.records
+	}
 	times := strings.NewReplacer(
 		"{gateway missing}", missing,
 		"{now micros}", number(s.now), "{recent}", at(s.now.Add(-s.o.Grace)),
-		"{horizon}", at(s.horizon), "{kept}", at(s.now.Add(-s.o.Retention)))
+		"{horizon}", at(s.horizon), "{sagas}", at(s.sagas), "{kept}", at(kept))
 	return times.Replace(strings.NewReplacer(words...).Replace(query))
 }
 
@@ -211,10 +211,10 @@ const nothing = "select null, null where false"
 func sqliteWords() []string {
 	return []string{
 		"::text", "", "::jsonb", "", "::bigint", "",
-		"{log}", "outbox", "{first}", "outbox",
+		"{log}", "outbox",
 		"{messages}", "(select id, topic, lane, sequence, key, type, headers, created_at from outbox)",
 		"{sent}", "json_each(h.sent) as m", "{lines}", "json_each(o.lines) as l", "{topics}", "json_each(c.topics) as t",
-		"{body}", "cast(i.body as text)", "{micros created_at}", "created_at", "{micros d.entered_at}", "d.entered_at",
+		"{body}", "cast(i.body as text)", "{micros before}", "before", "{micros d.entered_at}", "d.entered_at",
 		"{unnumbered}", nothing, "{numbered twice}", nothing, "{gone}", holes,
 	}
 }
@@ -224,13 +224,12 @@ func postgresWords() []string {
 	from log g cross join lateral unnest(g.positions) with ordinality as p(position, n))`
 	return []string{
 		"{log}", log,
-		"{first}", "(select topic, lane, first_sequence as sequence, positions[1] as position from log where first_sequence = 1)",
 		"{messages}", `(select o.id::text as id, o.topic, o.lane, e.sequence, o.key, o.type, o.headers, o.created_at
 	from ` + log + ` e join outbox o on o.position = e.position)`,
 		"{sent}", "jsonb_array_elements_text(h.sent) as m(value)", "{lines}", "jsonb_array_elements(o.lines) as l(value)",
 		"{topics}", "jsonb_array_elements_text(c.topics) as t(value)",
 		"{body}", "convert_from(i.body, 'UTF8')::jsonb",
-		"{micros created_at}", "(extract(epoch from created_at) * 1000000)::bigint",
+		"{micros before}", "(extract(epoch from before) * 1000000)::bigint",
 		"{micros d.entered_at}", "(extract(epoch from d.entered_at) * 1000000)::bigint",
 		"{unnumbered}", `select o.id::text, 'the sequencer has passed it by: it has no sequence'
 from outbox o cross join sequencer_state q left join ` + log + ` e on e.position = o.position
@@ -239,7 +238,8 @@ where e.position is null and pg_visible_in_snapshot(o.xid, q.snapshot)`,
 from ` + log + ` e group by e.position having count(*) > 1`,
 		"{gone}", `select g.topic || '/' || g.lane || '/' || (g.first_sequence + p.n - 1), 'the message has left the outbox, and older ones have not'
 from log g cross join lateral unnest(g.positions) with ordinality as p(position, n) left join outbox o on o.position = p.position
-where o.position is null and g.oldest >= {horizon}`,
+left join log_floor f on f.topic = g.topic and f.lane = g.lane
+where o.position is null and g.first_sequence + p.n - 1 >= coalesce(f.first_sequence, 1)`,
 	}
 }
 

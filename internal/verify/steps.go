@@ -17,7 +17,8 @@ const stepwise = `with ` + givenUp + `, known as materialized (
 `
 
 // barrier: every outcome that was booked has its effect in the ledgers, and there is no other effect; nothing is done
-// after it was undone.
+// after it was undone. Outcomes are removed together with their saga; then the order's end tells what its effects must
+// be (see ends and money).
 func barrier() check {
 	return check{
 		name:    "barrier",
@@ -43,14 +44,14 @@ where d.op = 'do' and d.outcome = 'done' and u.outcome = 'void'`,
 ), ids as materialized (select order_id from o union select order_id from moved)
 select ids.order_id, 'reserve is ' || coalesce(o.reserve, 'open') || ', release ' || coalesce(o.release, 'open') || ', commit ' || coalesce(o.committed, 'open')
     || '; the movements of the order do not say so'
-from ids left join o on o.order_id = ids.order_id left join moved e on e.order_id = ids.order_id
+from ids join saga s on s.id = ids.order_id left join o on o.order_id = ids.order_id left join moved e on e.order_id = ids.order_id
 where case when o.reserve = 'done' then 1 else 0 end <> coalesce(e.reserved, 0)
     or case when o.release = 'done' then 1 else 0 end <> coalesce(e.released, 0)
     or case when o.committed = 'done' then 1 else 0 end <> coalesce(e.shipped, 0)`,
 			"/* verify.money_effect */\n" + stepwise + `, e as materialized (select order_id, status from payment), ids as materialized (select order_id from o union select order_id from e)
 select ids.order_id, 'authorise is ' || coalesce(o.authorise, 'open') || ', void ' || coalesce(o.void, 'open') || ', capture ' || coalesce(o.capture, 'open')
     || '; the payment is ' || coalesce(e.status, 'not there')
-from ids left join o on o.order_id = ids.order_id left join e on e.order_id = ids.order_id
+from ids join saga s on s.id = ids.order_id left join o on o.order_id = ids.order_id left join e on e.order_id = ids.order_id
 where case
     when o.capture = 'done' then case when e.status = 'captured' then 0 else 1 end
     when o.void = 'done' then case when e.status in ('authorised', 'captured') then 1 else 0 end
@@ -60,7 +61,7 @@ where case
 			"/* verify.shipment_effect */\n" + stepwise + `, e as materialized (select order_id, status from booking), ids as materialized (select order_id from o union select order_id from e)
 select ids.order_id, 'book is ' || coalesce(o.book, 'open') || ', cancel ' || coalesce(o.cancel, 'open') || ', dispatch ' || coalesce(o.dispatch, 'open')
     || '; the booking is ' || coalesce(e.status, 'not there')
-from ids left join o on o.order_id = ids.order_id left join e on e.order_id = ids.order_id
+from ids join saga s on s.id = ids.order_id left join o on o.order_id = ids.order_id left join e on e.order_id = ids.order_id
 where coalesce(e.status, '') <> case when o.dispatch = 'done' then 'dispatched' when o.cancel = 'done' then 'cancelled'
     when o.book = 'done' then 'booked' else '' end`,
 			"/* verify.compensated */\n" + stepwise + `select k.order_id, 'the saga is compensated, and step ' || k.step || ' was done and not undone'

@@ -32,6 +32,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/payment"
 	"github.com/mainstay-io/mainstay/internal/payment/sandbox"
 	"github.com/mainstay-io/mainstay/internal/relay"
+	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/internal/store/postgres"
 	"github.com/mainstay-io/mainstay/internal/store/sqlite"
@@ -47,6 +48,7 @@ type store interface {
 	relay.Store
 	orchestrator.Store
 	ingest.Store
+	retention.Store
 	Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error
 	Dialect() mainstay.Dialect
 	Lanes() int
@@ -71,8 +73,8 @@ type world struct {
 	ids map[string]string
 }
 
-// newWorld runs the backbone until every order has ended, stops it, and accepts one more.
-func newWorld(t *testing.T, dialect mainstay.Dialect) *world {
+// newWorld runs the backbone until every order has ended, stops it, does what is asked for then, and accepts one more.
+func newWorld(t *testing.T, dialect mainstay.Dialect, then ...func(*testing.T, *backbone)) *world {
 	t.Helper()
 	w := &world{dialect: dialect, ids: map[string]string{}}
 	b := w.open(t)
@@ -89,6 +91,9 @@ func newWorld(t *testing.T, dialect mainstay.Dialect) *world {
 	b.settle(t)
 	stop()
 	all.Wait()
+	for _, do := range then {
+		do(t, b)
+	}
 	w.ids["pending"] = b.accept(t, "pending", "tok_ok", "mug-red")
 	b.close(t)
 	return w
