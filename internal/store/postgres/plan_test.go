@@ -38,7 +38,9 @@ func TestPlans_LookUpKeys(t *testing.T) {
 		"due sagas":   {s.db, dueSagas},
 		"existing":    {s.db, existingQuery},
 		"progress":    {s.db, saveProgressQuery},
-		"fresh round": {s.seqDB, roundFresh + roundNumber},
+		"fresh round": {s.seqDB, roundFresh + roundGuard + roundNumber},
+		"late round":  {s.seqDB, roundFresh + roundUnderWay + roundGuard + roundNumber},
+		"large round": {s.seqDB, noteLarge},
 		"chunk":       {s.seqDB, roundChunk + roundNumber},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,48 +35,55 @@ from sequencer_state`
 const idleMove = 10 * time.Second
 
 // A round is one statement, so that what it reads and the snapshot that it stores are of the same instant. Unseen
-// are the transactions that had not begun in the stored snapshot ($1) and those that were under way in it ($2); a
+// are the transactions that had not begun in the stored snapshot ($1) and those that were under way in it ($6); a
 // row of theirs is numbered if it is visible now. The state row is the guard: a sequencer that had to wait for it
 // finds a later version there and numbers nothing, since its view of the outbox is older than that row.
+//
+// Each branch over the outbox costs a scan of every partition, to be set up if not to be run: so a round has the one
+// for transactions that were under way only where there were any.
 const (
-	// roundFresh: everything, if that is not more than $3. Else the round only notes where it would end.
+	// roundFresh: everything, if that is not more than $2. Else the round does nothing, and noteLarge follows.
 	roundFresh = `/* sequencer.round */
 with fresh as materialized (
-    select position, created_at, topic, lane from outbox where xid >= $1::xid8
+    select position, created_at, topic, lane from outbox where xid >= $1::xid8`
+	roundUnderWay = `
     union all
-    select position, created_at, topic, lane from outbox where xid = any($2::xid8[])
-    limit $3::bigint + 1
+    select position, created_at, topic, lane from outbox where xid = any($6::xid8[])`
+	roundGuard = `
+    limit $2::bigint + 1
 ), size as (
-    select count(*) as n, count(*) > $3 as large, null::bigint as last from fresh
+    select count(*) as n from fresh
 ), guard as (
-    update sequencer_state s set version = s.version + 1, epoch = $5, moved_at = clock_timestamp(),
-        snapshot = case when large then s.snapshot else pg_current_snapshot() end,
-        upper = case when large then pg_current_snapshot() end,
-        after_position = case when large then (
-            select least((select min(position) from outbox where xid >= $1::xid8),
-                         (select min(position) from outbox where xid = any($2::xid8[]))) - 1) end
+    update sequencer_state s set version = s.version + 1, epoch = $4, moved_at = clock_timestamp(),
+        snapshot = pg_current_snapshot()
     from size
-    where s.version = $4 and s.epoch <= $5 and (n > 0 or $6)
-    returning s.*, not large as take
+    where s.version = $3 and s.epoch <= $4 and n <= $2 and (n > 0 or $5)
+    returning s.*, true as take
 )`
-	// roundChunk: the next $3 of the difference between the snapshot and $7, behind position $8.
+	// noteLarge keeps where a difference that is too large for a round ends: chunks follow.
+	noteLarge = `/* sequencer.note */
+update sequencer_state s set version = s.version + 1, epoch = $3, moved_at = clock_timestamp(), upper = pg_current_snapshot(),
+    after_position = coalesce(least((select min(position) from outbox where xid >= $1::xid8),
+                                    (select min(position) from outbox where xid = any($4::xid8[]))), 1) - 1
+where s.version = $2 and s.epoch <= $3`
+	// roundChunk: the next $2 of the difference between the snapshot and $7, behind position $8.
 	roundChunk = `/* sequencer.chunk */
 with fresh as materialized (
     select position, created_at, topic, lane from outbox
-    where position > $8::bigint and (xid >= $1::xid8 or xid = any($2::xid8[])) and pg_visible_in_snapshot(xid, $7::pg_snapshot)
-    order by position limit $3::bigint
+    where position > $8::bigint and (xid >= $1::xid8 or xid = any($6::xid8[])) and pg_visible_in_snapshot(xid, $7::pg_snapshot)
+    order by position limit $2::bigint
 ), size as (
-    select count(*) as n, count(*) < $3 as drained, max(position) as last from fresh
+    select count(*) as n, count(*) < $2 as drained, max(position) as last from fresh
 ), guard as (
-    update sequencer_state s set version = s.version + 1, epoch = $5, moved_at = clock_timestamp(),
+    update sequencer_state s set version = s.version + 1, epoch = $4, moved_at = clock_timestamp(),
         snapshot = case when drained then s.upper else s.snapshot end,
         upper = case when drained then null else s.upper end,
         after_position = case when drained then null else size.last end
     from size
-    where s.version = $4 and s.epoch <= $5 and $6
+    where s.version = $3 and s.epoch <= $4 and $5
     returning s.*, true as take
 )`
-	// roundNumber is the rest of both.
+	// roundNumber is the rest of a round and of a chunk.
 	roundNumber = `, batch as (
     select topic, lane, array_agg(position order by position) as positions, count(*) as n,
            min(created_at) as oldest, max(created_at) as newest
@@ -129,18 +136,19 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 		return 0, false, fmt.Errorf("running a round: %w", translate(ctx, err))
 	}
 	row := rows[0]
-	if row.Take == nil {
-		if row.N == 0 && s.seq.Upper == nil {
-			s.tail.grow(s.seq.Incarnation, nil)
-			return 0, false, nil // there is nothing new
-		}
+	switch {
+	case row.Take != nil:
+	case s.seq.Upper == nil && row.N == 0:
+		s.tail.grow(s.seq.Incarnation, nil)
+		return 0, false, nil // there is nothing new
+	case s.seq.Upper == nil && row.N > s.cfg.Chunk:
+		return 0, true, s.takeInChunks(ctx, l)
+	default:
 		return 0, true, s.readState(ctx, l) // it is another one by now
 	}
-	if *row.Take {
-		numbered = row.N
-	}
+	numbered = row.N
 	// Behind the last chunk is what came after the difference had been noted.
-	more = s.seq.Upper != nil || row.Upper != nil
+	more = s.seq.Upper != nil
 	s.seq = &sequencerState{
 		Version: *row.Version, Epoch: *row.Epoch, Incarnation: *row.Incarnation, Xmax: *row.Xmax, Xip: *row.Xip,
 		Upper: row.Upper, After: row.After, moved: clock.Start(),
@@ -166,14 +174,35 @@ func grownLogs(rows []roundRow) []numbered {
 func (s *Store) round(ctx context.Context, l lease.Lease) ([]roundRow, error) {
 	var rows []roundRow
 	st := s.seq
-	args := []any{st.Xmax, st.Xip, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove}
-	query := roundFresh + roundNumber
-	if st.Upper != nil {
-		query, args[5] = roundChunk+roundNumber, true
-		args = append(args, *st.Upper, *st.After)
+	args := []any{st.Xmax, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove}
+	var query string
+	switch {
+	case st.Upper != nil:
+		query = roundChunk + roundNumber
+		args[4] = true
+		args = append(args, st.Xip, *st.Upper, *st.After)
+	case st.Xip != noXids:
+		query = roundFresh + roundUnderWay + roundGuard + roundNumber
+		args = append(args, st.Xip)
+	default:
+		query = roundFresh + roundGuard + roundNumber
 	}
 	err := s.seqDB.SelectContext(ctx, &rows, query, args...)
 	return rows, err
+}
+
+// noXids is an empty array of transaction ids.
+const noXids = "{}"
+
+// takeInChunks lets the difference be taken in chunks from the next round on. Where somebody else has moved the state
+// row, that is found when it is read.
+func (s *Store) takeInChunks(ctx context.Context, l lease.Lease) error {
+	st := s.seq
+	if _, err := s.seqDB.ExecContext(ctx, noteLarge, st.Xmax, st.Version, l.Epoch, st.Xip); err != nil {
+		s.forgetState()
+		return fmt.Errorf("noting a large difference: %w", translate(ctx, err))
+	}
+	return s.readState(ctx, l)
 }
 
 // readState reads the state row; lease.ErrFenced when a later lease has written it.
