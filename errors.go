@@ -20,6 +20,9 @@ const (
 	KindBusiness
 	// KindInterrupted: the process is stopping; not a failure, no attempt is counted.
 	KindInterrupted
+	// KindCrash: processes ended while they handled the message, and nobody was left to say why; a dead letter. No
+	// error has this kind.
+	KindCrash
 )
 
 // String names the kind as logs, metrics and rows have it.
@@ -31,6 +34,8 @@ func (k Kind) String() string {
 		return "business"
 	case KindInterrupted:
 		return "interrupted"
+	case KindCrash:
+		return "crash"
 	default:
 		return "retryable"
 	}

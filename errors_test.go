@@ -70,7 +70,7 @@ func TestMarks(t *testing.T) {
 	}
 	kinds := map[mainstay.Kind]string{
 		mainstay.KindRetryable: "retryable", mainstay.KindTerminal: "terminal",
-		mainstay.KindBusiness: "business", mainstay.KindInterrupted: "interrupted",
+		mainstay.KindBusiness: "business", mainstay.KindInterrupted: "interrupted", mainstay.KindCrash: "crash",
 	}
 	for kind, want := range kinds {
 		if kind.String() != want {

@@ -23,11 +23,17 @@ const maxError = 500
 
 // do runs a task: calls that ended, heads of queues, and what arrived.
 func (r *run) do(ctx, work context.Context, all *sync.WaitGroup, t *task) {
+	if t.alone != nil {
+		r.doAlone(ctx, work, t)
+		return
+	}
 	if len(t.gaps) > 0 {
 		t.items = append(t.items, r.readLog(ctx, t.gaps, max(r.e.cfg.Batch-len(t.items), len(t.gaps)))...)
 	}
 	items := r.heads(ctx, all, t.parked)
 	items = append(items, r.next(t.items)...)
+	r.e.gate.RLock()
+	defer r.e.gate.RUnlock()
 	r.handle(work, t.ended, items)
 }
 
@@ -383,9 +389,9 @@ func (r *run) failed(ctx context.Context, tx Tx, eff *effects, it item, cause er
 	row.Attempts++
 	row.Error = short(cause.Error())
 	age := tx.Now().Sub(row.ParkedAt)
-	kind := mainstay.KindOf(ctx, cause)
+	kind := kindOf(ctx, cause)
 	spent := row.Attempts >= r.e.cfg.Retry.MinAttempts && age >= r.e.cfg.Retry.Budget
-	if kind == mainstay.KindTerminal || kind == mainstay.KindBusiness || spent {
+	if kind == mainstay.KindTerminal || kind == mainstay.KindBusiness || kind == mainstay.KindCrash || spent {
 		r.dead(ctx, tx, eff, it, row, kind)
 		return
 	}
@@ -397,6 +403,15 @@ func (r *run) failed(ctx context.Context, tx Tx, eff *effects, it item, cause er
 	eff.count(HandledParked)
 	r.e.cfg.Logger.DebugContext(ctx, "message parked", "consumer", r.c.Name, "message_id", it.m.ID,
 		"order_id", it.m.CorrelationID, "attempt", row.Attempts, "err", cause)
+}
+
+// kindOf is mainstay.KindOf, and of what nobody could answer for.
+func kindOf(ctx context.Context, cause error) mainstay.Kind {
+	var crash *crashError
+	if errors.As(cause, &crash) {
+		return mainstay.KindCrash
+	}
+	return mainstay.KindOf(ctx, cause)
 }
 
 func (r *run) dead(ctx context.Context, tx Tx, eff *effects, it item, row Parked, kind mainstay.Kind) {

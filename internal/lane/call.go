@@ -45,8 +45,10 @@ func (r *run) call(ctx context.Context, all *sync.WaitGroup, ls *laneState, q *k
 	r.calling(1)
 	f := &finished{ls: ls, row: q.rows[0]}
 	all.Go(func() {
+		r.e.gate.RLock()
 		began := r.e.cfg.Clock()
 		f.result, f.err = r.invoke(ctx, f.row.Message)
+		r.e.gate.RUnlock()
 		f.took = r.e.cfg.Clock().Sub(began)
 		r.mu.Lock()
 		defer r.mu.Unlock()

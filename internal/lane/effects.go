@@ -191,6 +191,7 @@ func (r *run) commit(eff *effects) {
 	for ls, byKey := range eff.queues {
 		for key, o := range byKey {
 			if o.changed {
+				ls.passed(o.was)
 				r.requeue(ls, key, o)
 			}
 		}

@@ -55,6 +55,8 @@ type Retry struct {
 	// Budget is for how long after the first failure a message is tried again, and MinAttempts how often at least.
 	Budget      time.Duration
 	MinAttempts int
+	// Crashes is how many processes in a row a message may end, more than two, before it is a dead letter.
+	Crashes int
 }
 
 // Config is what an engine needs. Zero durations and numbers get defaults.
@@ -91,6 +93,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.Retry.Cap, 10*time.Second)
 	setDefault(&c.Retry.Budget, 2*time.Minute)
 	setDefault(&c.Retry.MinAttempts, 3)
+	setDefault(&c.Retry.Crashes, 4)
 	setDefault(&c.TimerPoll, 200*time.Millisecond)
 	setDefault(&c.Sweep, time.Second)
 	if c.Clock == nil {
@@ -117,6 +120,8 @@ type Engine struct {
 	runs  []*run
 	feeds map[int]*feed // of the goroutine that runs Run
 	lost  chan struct{} // has a value when lanes were lost, or can be given back
+	// gate is held shared by everything that runs a handler, and alone by a message that must run alone.
+	gate sync.RWMutex
 	// stopping answers true once Run's context has ended.
 	stopping func() bool
 
@@ -300,10 +305,12 @@ func (r *run) manage(ctx context.Context, changed map[int]bool) {
 		return
 	}
 	if len(change.Taken) > 0 {
+		r.remember(change.Taken)
 		if err := r.adopt(ctx, change.Taken); err != nil {
 			r.logManage(ctx, "reading the state of lanes", err)
 			return
 		}
+		clear(r.unclean)
 		for _, l := range change.Taken {
 			changed[l.Lane] = true
 		}
@@ -318,6 +325,14 @@ func (r *run) manage(ctx context.Context, changed map[int]bool) {
 		}
 	}
 	r.e.setReady(r.c.Name, "")
+}
+
+// remember keeps in mind which lanes were taken over from the dead, until they are adopted: the lease tells it once.
+func (r *run) remember(taken []lease.Lease) {
+	for i, l := range taken {
+		r.unclean[l.Lane] = r.unclean[l.Lane] || l.Unclean
+		taken[i].Unclean = r.unclean[l.Lane]
+	}
 }
 
 func (r *run) logManage(ctx context.Context, what string, err error) {
@@ -352,12 +367,15 @@ func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for _, p := range parked {
 		q := states[p.Lane].queue(p.key())
 		q.rows = append(q.rows, p)
 	}
+	if err := r.examine(ctx, taken, states); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for n, ls := range states {
 		r.lanes[n] = ls
 		for _, q := range ls.queues {

@@ -18,13 +18,17 @@ type run struct {
 	c      Consumer
 	member *lease.Member
 
+	unclean map[int]bool // lanes taken from the dead and not adopted; of the goroutine that manages leases
+
 	mu    sync.Mutex // guards everything below, and is never held across I/O
 	lanes map[int]*laneState
 	due   dueHeap
-	turns []due         // calls that are due and wait until fewer are under way, in that order
-	calls int           // under way
-	ended []*finished   // calls that came back, to be settled
-	wake  chan struct{} // has a value when a worker may find something to do
+	// wasAlone says that the last task was of one message alone: other lanes have their turn.
+	wasAlone bool
+	turns    []due         // calls that are due and wait until fewer are under way, in that order
+	calls    int           // under way
+	ended    []*finished   // calls that came back, to be settled
+	wake     chan struct{} // has a value when a worker may find something to do
 }
 
 // laneState is a lane that this process holds. While busy, only the worker that set it changes places and queues, and
@@ -43,6 +47,8 @@ type laneState struct {
 	gone   bool
 	// leaving says that no work is to begin any more: the lane is given back when what is under way has ended.
 	leaving bool
+	// inFlight is what may have ended earlier holders, nil when they gave the lane back or that has been passed.
+	inFlight *inFlight
 }
 
 // queueKey names a queue: order is kept by key within a topic.
@@ -81,7 +87,7 @@ func (ls *laneState) queue(key queueKey) *keyQueue {
 func newRun(e *Engine, c Consumer) *run {
 	return &run{e: e, c: c, member: &lease.Member{
 		Store: e.cfg.Store, Name: c.Name, Holder: e.cfg.Holder, Lanes: e.cfg.Lanes, TTL: e.cfg.LeaseTTL, Alone: e.cfg.ForceLeases,
-	}, lanes: map[int]*laneState{}, wake: make(chan struct{}, 1)}
+	}, lanes: map[int]*laneState{}, unclean: map[int]bool{}, wake: make(chan struct{}, 1)}
 }
 
 func (r *run) start(ctx, work context.Context, all *sync.WaitGroup) {
@@ -207,10 +213,11 @@ type task struct {
 	gaps   []gap // logs that are to be read first
 	parked []due // heads of queues to try now
 	ended  []*finished
+	alone  *single // nothing but this
 }
 
 func (t *task) empty() bool {
-	return len(t.items) == 0 && len(t.gaps) == 0 && len(t.parked) == 0 && len(t.ended) == 0
+	return t.alone == nil && len(t.items) == 0 && len(t.gaps) == 0 && len(t.parked) == 0 && len(t.ended) == 0
 }
 
 // gap is a log of which messages have not arrived.
@@ -232,6 +239,7 @@ func (r *run) work(ctx, work context.Context, all *sync.WaitGroup) {
 		t, until := r.take()
 		if !t.empty() {
 			r.do(ctx, work, all, t)
+			r.acquit(work, t)
 			r.giveBack(t)
 			continue
 		}
@@ -260,6 +268,9 @@ func (r *run) take() (*task, time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := &task{}
+	if !r.wasAlone && r.takeAlone(t) {
+		return t, time.Time{}
+	}
 	r.takeEnded(t)
 	until := r.takeDue(t)
 	for _, ls := range r.lanes {
@@ -267,6 +278,10 @@ func (r *run) take() (*task, time.Time) {
 			r.takeMessages(t, ls)
 		}
 	}
+	if t.empty() && r.takeAlone(t) {
+		return t, until
+	}
+	r.wasAlone = false
 	if !t.empty() && r.e.cfg.Pool > 1 {
 		r.signal() // for the next worker of the pool
 	}
@@ -287,7 +302,7 @@ func (r *run) claim(t *task, ls *laneState) bool {
 	if r.taken(t, ls) {
 		return true
 	}
-	if ls.busy || ls.gone || ls.leaving {
+	if ls.busy || ls.gone || ls.leaving || ls.alone() {
 		return false
 	}
 	ls.busy = true

@@ -105,6 +105,8 @@ type Tx interface {
 	// already fails the unit.
 	Barriers(ctx context.Context, stepKeys []string) ([]Barrier, error)
 	PutBarriers(bs ...Barrier)
+	// PutCrash replaces what is known of a crash; one without a count that is not running is forgotten.
+	PutCrash(c Crash)
 }
 
 // Unit says for whom a transaction is.
@@ -134,6 +136,8 @@ type Store interface {
 	ParkedKeys(ctx context.Context, consumer string, lanes []int) ([]Parked, error)
 	// LoadParked reads parked messages with their bodies; those that are gone are left out.
 	LoadParked(ctx context.Context, consumer string, refs []Ref) ([]Parked, error)
+	// Crashes reads what Tx.PutCrash has written for the given lanes.
+	Crashes(ctx context.Context, consumer string, lanes []int) ([]Crash, error)
 	// Heads and ReadLog read the log of the database itself: see relay.Store.
 	Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)

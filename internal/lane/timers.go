@@ -44,7 +44,9 @@ func (r *run) fire(ctx, work context.Context, lame map[string]time.Time) bool {
 	more := len(ids) == limit
 	ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := lame[id]; return ok })
 	if err == nil && len(ids) > 0 {
+		r.e.gate.RLock()
 		err = r.fireAll(work, Unit{Consumer: r.c.Name, Leases: leases}, ids, lame)
+		r.e.gate.RUnlock()
 	}
 	switch {
 	case err == nil:

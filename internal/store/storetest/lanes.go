@@ -26,6 +26,7 @@ func Lanes(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"what is not parked fences":            lanesNotParked,
 		"a case is opened, ended, reopened":    lanesDeadLetters,
 		"a barrier is for ever":                lanesBarrier,
+		"crashes are kept until forgotten":     lanesCrashes,
 		"what is queued runs in order":         lanesQueue,
 		"a transaction inside is an error":     lanesNested,
 		"neighbours do not fail":               lanesNeighbours,
@@ -260,6 +261,25 @@ func withSequence(m *mainstay.Message, sequence int64) *mainstay.Message {
 	c := *m
 	c.Sequence = sequence
 	return &c
+}
+
+func lanesCrashes(t *testing.T, f *Fixture) {
+	w := f.worker(t, "c")
+	own := lane.Crash{Ref: lane.Ref{TopicLane: mainstay.TopicLane{Lane: 1}}, Count: 1}
+	of := lane.Crash{Ref: lane.Ref{TopicLane: mainstay.TopicLane{Topic: "a", Lane: 1}, Sequence: 7}, Running: true}
+	read := func() []lane.Crash {
+		cs, err := f.Crashes(t.Context(), "c", []int{1})
+		noError(t, "reading", err)
+		return cs
+	}
+	w.must(t, func(tx lane.Tx) { tx.PutCrash(own); tx.PutCrash(of) })
+	equal(t, "crashes", []lane.Crash{own, of}, read())
+	own.Count, of.Count, of.Running = 2, 1, false
+	w.must(t, func(tx lane.Tx) { tx.PutCrash(of); tx.PutCrash(own) })
+	equal(t, "crashes, changed", []lane.Crash{own, of}, read())
+	own.Count = 0
+	w.must(t, func(tx lane.Tx) { tx.PutCrash(own) })
+	equal(t, "crashes, one forgotten", []lane.Crash{of}, read())
 }
 
 func lanesBarrier(t *testing.T, f *Fixture) {
