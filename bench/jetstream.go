@@ -52,7 +52,7 @@ func publishAsync(ctx context.Context, js jetstream.JetStream, ms []*nats.Msg) e
 	acks := make([]jetstream.PubAckFuture, len(ms))
 	for i, m := range ms {
 		var err error
-		if acks[i], err = js.PublishMsgAsync(m); err != nil {
+		if acks[i], err = js.PublishMsgAsync(m, jetstream.WithStallWait(stall)); err != nil {
 			return err
 		}
 	}

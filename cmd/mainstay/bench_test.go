@@ -21,6 +21,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/bench"
 	"github.com/mainstay-io/mainstay/internal/process/benchmark"
+	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
@@ -210,6 +211,25 @@ func TestBench_CtrlCRemovesTheSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantEnd(t, p, temporary, app.ExitInterrupted)
+}
+
+// On a NATS server the measured system has a stream while it runs, and never takes another system's.
+func TestBench_OnANATSServer(t *testing.T) {
+	t.Parallel()
+	url := natstest.New(t).URL()
+	args := []string{"order", "--broker", url, "--clients", "2", "--count", "10", "--warmup", "0s", "-o", "json"}
+	for range 2 {
+		p, temporary := startBench(t, args...)
+		if r := wantResult(t, p, temporary, app.ExitOK); r.Good != 10 {
+			t.Errorf("measured %+v", r)
+		}
+	}
+	s := startServer(t, proc.BuildPlain(t, "./cmd/mainstay"), "--data", t.TempDir(), "--broker", url)
+	p, temporary := startBench(t, args...)
+	wantEnd(t, p, temporary, app.ExitConflict)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s.wantEnd(ctx, t, s.place(ctx, t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
 }
 
 // A running system is measured through its addresses, and an order that cannot be confirmed is a fault.

@@ -86,6 +86,28 @@ func (b *Broker) check(cfg jetstream.StreamConfig) error {
 	return errors.Join(wrong...)
 }
 
+// Exists says whether the server has the stream that cfg names. It makes none.
+func Exists(ctx context.Context, cfg Config) (bool, error) {
+	cfg = withDefaults(cfg)
+	nc, err := connect(cfg)
+	if err != nil {
+		return false, fmt.Errorf("connecting to NATS: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return false, fmt.Errorf("opening JetStream: %w", err)
+	}
+	_, err = js.Stream(ctx, cfg.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking NATS about stream %s: %w", cfg.Stream, err)
+	}
+	return true, nil
+}
+
 // Drop deletes the stream with all that is in it: for whoever made one of its own and is done with it. Nothing may be
 // published or read any more.
 func (b *Broker) Drop(ctx context.Context) error {

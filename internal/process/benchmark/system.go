@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/client"
 )
 
@@ -33,6 +34,7 @@ type system struct {
 	target
 	dir     string
 	scratch *scratch // nil on SQLite
+	stream  string   // the server on which the system makes its stream; "" for an embedded one
 	cmd     *exec.Cmd
 	log     string
 	done    chan struct{} // closed when the process has ended
@@ -51,6 +53,9 @@ func startSystem(ctx context.Context, o Options) (_ *system, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if err := s.claimStream(ctx, o.Config.Broker); err != nil {
+		return nil, err
+	}
 	database := o.Config.Database
 	if isPostgres(database) {
 		if s.scratch, err = newScratch(ctx, database, o.Config.Lanes); err != nil {
@@ -60,6 +65,34 @@ func startSystem(ctx context.Context, o Options) (_ *system, err error) {
 	}
 	s.config, s.postgres = systemConfig(o.Config), database
 	return s, s.spawn(ctx, o, database)
+}
+
+// claimStream makes sure that the system will make the stream on that server, and will not find another's.
+func (s *system) claimStream(ctx context.Context, server string) error {
+	if !strings.Contains(server, "://") {
+		return nil
+	}
+	taken, err := natsbroker.Exists(ctx, natsbroker.Config{URL: server})
+	if err != nil {
+		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --broker names it.", "%s: %w", app.Redact(server), err)
+	}
+	if taken {
+		return app.Errorf(app.ExitConflict, "Measure the system that uses it, with --url, or name another server.",
+			"the broker %s has the stream of a system already", app.Redact(server))
+	}
+	s.stream = server
+	return nil
+}
+
+// dropStream deletes the stream that the system has made.
+func (s *system) dropStream() error {
+	ctx, cancel := context.WithTimeout(context.Background(), dropPatience)
+	defer cancel()
+	b, err := natsbroker.Open(ctx, natsbroker.Config{URL: s.stream})
+	if err != nil {
+		return fmt.Errorf("deleting the measured system's stream: %w", err)
+	}
+	return errors.Join(b.Drop(ctx), b.Close())
 }
 
 // systemConfig is what the system runs on, for the report.
@@ -198,6 +231,9 @@ func (s *system) close() error {
 	}
 	if s.scratch != nil {
 		err = errors.Join(err, s.scratch.drop())
+	}
+	if s.stream != "" {
+		err = errors.Join(err, s.dropStream())
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))
 }
