@@ -38,7 +38,7 @@ func ExitCodes() []ExitMeaning {
 		{ExitUsage, "usage", "The command line or the configuration is wrong; nothing was done."},
 		{ExitNotFound, "not found", "What was named does not exist."},
 		{ExitConflict, "conflict", "Something is in the way: a directory or an address in use, a schema too old or too new, a request that is refused."},
-		{ExitPartial, "partial", "It ran, and the result is not all good: `verify` found violations."},
+		{ExitPartial, "partial", "It ran, and the result is not all good: `verify` found violations, or of what `bench` began something did not end well."},
 		{ExitUnreachable, "unreachable", "The server, the database or the broker cannot be reached, or is too busy to answer."},
 		{ExitPending, "pending", "The time given ran out before what was waited for had happened."},
 		{ExitInterrupted, "interrupted", "A signal ended the command before its work was done."},
