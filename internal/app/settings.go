@@ -38,6 +38,7 @@ type Config struct {
 	CallTimeout          time.Duration
 	Lanes                int
 	WorkerConcurrency    int
+	Wakeups              string
 
 	process string
 	origins map[string]Origin
@@ -89,6 +90,8 @@ func Settings() []Setting {
 			func(c *Config) *time.Duration { return &c.StepTimeout }, between(100*time.Millisecond, time.Hour)).also(Ingest, Worker),
 		duration("call_timeout", 5*time.Second, "Time that one call to a remote participant may take.",
 			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)).also(Worker),
+		text("wakeups", "notify", "How processes learn of each other's work on PostgreSQL: `notify` (LISTEN and NOTIFY, and rare polling for what was missed), or `poll` (frequent polling, and no session that must stay: for a pooler in transaction mode). A killed process is then replaced when its leases run out, not at once.",
+			func(c *Config) *string { return &c.Wakeups }, oneOf("notify", "poll")).also(Ingest, Outbox, Worker),
 		number("lanes", 0, "Ordered slices of a topic. Read when the schema is first made, and fixed from then on; 0 is 4 for an embedded database, 16 otherwise.",
 			func(c *Config) *int { return &c.Lanes }, between(0, 256)),
 		number("worker_concurrency", 8, "How much is worked on at a time: a consumer has up to eight times as many calls to remote participants under way.",

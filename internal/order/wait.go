@@ -117,8 +117,9 @@ func (ws *Waiters) tell(ids []string, err error) {
 	}
 }
 
-// Run asks until ctx ends, then closes ws and returns nil. It is run once.
-func (ws *Waiters) Run(ctx context.Context) error {
+// Run asks until ctx ends, then closes ws and returns nil. It is run once. It asks at once when news has a value, which
+// says that orders may have ended in another process; nil for no news.
+func (ws *Waiters) Run(ctx context.Context, news <-chan struct{}) error {
 	defer ws.Close()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -134,6 +135,7 @@ func (ws *Waiters) Run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-news:
 			case <-pause.C:
 			}
 		}

@@ -32,7 +32,7 @@ func waiters(t *testing.T) (ws *order.Waiters, end func(id string), asked *atomi
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		if err := ws.Run(ctx); err != nil {
+		if err := ws.Run(ctx, nil); err != nil {
 			t.Errorf("Run ended with %v", err)
 		}
 	})
@@ -116,7 +116,7 @@ func TestWaiters_EndLetsEverybodyGo(t *testing.T) {
 				ws := order.NewWaiters(func(context.Context, []string) ([]string, error) { return nil, nil }, 0)
 				ctx, stop := context.WithCancel(t.Context())
 				var running, waiting sync.WaitGroup
-				running.Go(func() { _ = ws.Run(ctx) })
+				running.Go(func() { _ = ws.Run(ctx, nil) })
 				waiting.Go(func() {
 					if err := ws.Wait(t.Context(), "a", nil); err != nil {
 						t.Error(err)
@@ -132,4 +132,32 @@ func TestWaiters_EndLetsEverybodyGo(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestWaiters_AskAtOnceWhenThereIsNews: with rare polling, news of another process ends the wait at once.
+func TestWaiters_AskAtOnceWhenThereIsNews(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var ended atomic.Bool
+		ws := order.NewWaiters(func(_ context.Context, ids []string) ([]string, error) {
+			if ended.Load() {
+				return ids, nil
+			}
+			return nil, nil
+		}, time.Hour)
+		news := make(chan struct{}, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = ws.Run(ctx, news) })
+		time.AfterFunc(time.Minute, func() { ended.Store(true); news <- struct{}{} })
+		began := time.Now()
+		if err := ws.Wait(ctx, "x", nil); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("waited %v", took)
+		}
+		stop()
+		running.Wait()
+	})
 }

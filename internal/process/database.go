@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -44,26 +45,53 @@ type Database struct {
 	Sequencer sequencer.Store
 	// Gateway is where the payment sandbox keeps its own books.
 	Gateway *sql.DB
+	// News is how processes learn of each other's work; nil where there is one process.
+	News News
+	// PollEvery is how often is looked for what nobody told; 0 leaves that to whoever looks.
+	PollEvery time.Duration
 	// Alone says that no other process can use the database: leases are taken by force.
 	Alone bool
 	// Place says in words where it is.
 	Place string
 }
 
+// News is what processes tell each other beside the log's own growth.
+type News interface {
+	// SayEnded tells all processes that orders have ended. It does not block.
+	SayEnded()
+	// Ended gives a channel that has a value after orders have ended.
+	Ended() (<-chan struct{}, func())
+}
+
+// pollEvery is how often a process looks for what nobody tells it.
+const pollEvery = 20 * time.Millisecond
+
+// unwatched ends the names of holders that cannot keep a session, see postgres.Unwatched.
+func unwatched(cfg app.Config) string {
+	if cfg.Wakeups == "poll" {
+		return postgres.Unwatched
+	}
+	return ""
+}
+
 // OpenPostgres opens the configured PostgreSQL database, whose schema must be there. Errors are for operators, with
 // the exit code that they stand for.
 func OpenPostgres(ctx context.Context, cfg app.Config, log *slog.Logger) (*Database, error) {
-	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Database, Logger: log})
+	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Database, PollOnly: cfg.Wakeups == "poll", Logger: log})
 	if err != nil {
 		return nil, ExplainPostgres(err, cfg.Database)
 	}
-	return &Database{
-		Store: st, Reads: st.DB().DB, Sequencer: st, Gateway: st.DB().DB, Place: app.Redact(cfg.Database),
-	}, nil
+	db := &Database{
+		Store: st, Reads: st.DB().DB, Sequencer: st, Gateway: st.DB().DB, News: st, Place: app.Redact(cfg.Database),
+	}
+	if cfg.Wakeups == "poll" {
+		db.PollEvery = pollEvery
+	}
+	return db, nil
 }
 
 // NewHolder names this process in leases, unlike any other one, an earlier one of the same number included.
-func NewHolder() (string, error) {
+func NewHolder(cfg app.Config) (string, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
 		return "", fmt.Errorf("naming this process: %w", err)
@@ -72,5 +100,5 @@ func NewHolder() (string, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), id), nil
+	return fmt.Sprintf("%s/%d/%s%s", host, os.Getpid(), id, unwatched(cfg)), nil
 }

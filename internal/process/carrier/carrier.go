@@ -38,7 +38,7 @@ func Of(b broker.Broker, place string) *Carrier {
 
 // Log reads the log of the database.
 func Log(db *process.Database) *Carrier {
-	b := logbroker.New(db, 0)
+	b := logbroker.New(db, db.PollEvery)
 	return &Carrier{Reader: b, Ready: b.Ready, Place: "none: workers read the database's log"}
 }
 

@@ -3,6 +3,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,8 +31,6 @@ type Config struct {
 	Log    *slog.Logger
 	Hooks  ingest.Hooks
 	Sagas  orchestrator.Hooks
-	// Poll is how often it is asked which of the orders that somebody waits for have ended; 0 is the default.
-	Poll time.Duration
 }
 
 // Part takes orders into the database.
@@ -44,10 +43,13 @@ type Part struct {
 	cfg Config
 }
 
+// waitersPoll is how often is asked which of the orders that somebody waits for have ended, where it is told.
+const waitersPoll = 250 * time.Millisecond
+
 // New puts the part together; its Services are to be run.
 func New(cfg Config) (*Part, error) {
 	p := &Part{cfg: cfg, Reads: order.NewReads(cfg.DB.Reads, cfg.DB.Dialect())}
-	p.Waiters = order.NewWaiters(p.Reads.Ended, cfg.Poll)
+	p.Waiters = order.NewWaiters(p.Reads.Ended, cmp.Or(cfg.DB.PollEvery, waitersPoll))
 	sagas, err := process.Orders(cfg.Config, cfg.DB, cfg.Log, cfg.Sagas, nil)
 	if err != nil {
 		return nil, err
@@ -97,8 +99,18 @@ func committers(d mainstay.Dialect) int {
 func (p *Part) Services() []app.Service {
 	return []app.Service{
 		{Name: "ingest", Stage: app.Work, Run: p.Ingest.Run},
-		{Name: "waiters", Stage: app.Work, Run: p.Waiters.Run},
+		{Name: "waiters", Stage: app.Work, Run: p.wait},
 	}
+}
+
+// wait runs the waiters, which ask at once when orders have ended elsewhere.
+func (p *Part) wait(ctx context.Context) error {
+	if p.cfg.DB.News == nil {
+		return p.Waiters.Run(ctx, nil)
+	}
+	ended, stop := p.cfg.DB.News.Ended()
+	defer stop()
+	return p.Waiters.Run(ctx, ended)
 }
 
 // API is the service of the ingest API; when it begins to drain, it answers those who wait for an order with what is

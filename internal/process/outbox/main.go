@@ -40,7 +40,7 @@ func build(ctx context.Context, h *process.Host) error {
 	if err != nil {
 		return err
 	}
-	holder, err := process.NewHolder()
+	holder, err := process.NewHolder(h.Config)
 	if err != nil {
 		return err
 	}

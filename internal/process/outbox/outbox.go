@@ -3,6 +3,7 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -31,8 +32,6 @@ type Config struct {
 	Relay     relay.Hooks
 	Sequencer sequencer.Observer
 	Retention retention.Hooks
-	// Poll is how long the sequencer waits for what nobody told it about; 0 is the default.
-	Poll time.Duration
 }
 
 // Part moves the outbox of a database.
@@ -43,18 +42,21 @@ type Part struct {
 	Cleaner   *retention.Cleaner
 }
 
+// sequencerPoll is how long the sequencer waits for what nobody told it of, where it is told.
+const sequencerPoll = 200 * time.Millisecond
+
 // New puts the part together; its Services are to be run.
 func New(cfg Config) *Part {
 	p := &Part{Cleaner: NewCleaner(cfg)}
 	if cfg.DB.Sequencer != nil {
 		p.Sequencer = sequencer.New(cfg.DB.Sequencer, sequencer.Config{
-			Holder: cfg.Holder, Poll: cfg.Poll, Observer: cfg.Sequencer, Logger: cfg.Log,
+			Holder: cfg.Holder, Poll: cmp.Or(cfg.DB.PollEvery, sequencerPoll), Observer: cfg.Sequencer, Logger: cfg.Log,
 		})
 	}
 	if cfg.Publisher != nil {
 		p.Relay = relay.New(relay.Config{
 			Store: cfg.DB, Leases: cfg.DB, Broker: cfg.Publisher, Holder: cfg.Holder, Lanes: cfg.DB.Lanes(),
-			ForceLeases: cfg.DB.Alone, Keep: carrier.Keep, Logger: cfg.Log, Clock: clock.System, Hooks: cfg.Relay,
+			ForceLeases: cfg.DB.Alone, Poll: cfg.DB.PollEvery, Keep: carrier.Keep, Logger: cfg.Log, Clock: clock.System, Hooks: cfg.Relay,
 		})
 	}
 	return p

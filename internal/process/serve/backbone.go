@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/ingest"
@@ -23,12 +22,6 @@ import (
 	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/worker"
-)
-
-// Who works in this very process says so; polling is for what was missed.
-const (
-	waitersPoll   = 250 * time.Millisecond
-	sequencerPoll = 200 * time.Millisecond
 )
 
 // backbone is everything but the servers: the database, the broker, and the parts that work between them.
@@ -90,19 +83,19 @@ func closeDatabase(db *process.Database) error {
 }
 
 func (b *backbone) wire(gateway *sandbox.Gateway, m hooks) error {
-	holder, err := process.NewHolder()
+	holder, err := process.NewHolder(b.cfg)
 	if err != nil {
 		return err
 	}
 	b.intake, err = ingestpart.New(ingestpart.Config{
-		Config: b.cfg, DB: b.db, Log: b.log, Hooks: m.ingest, Sagas: m.saga, Poll: waitersPoll,
+		Config: b.cfg, DB: b.db, Log: b.log, Hooks: m.ingest, Sagas: m.saga,
 	})
 	if err != nil {
 		return err
 	}
 	b.outbox = outboxpart.New(outboxpart.Config{
 		Config: b.cfg, DB: b.db, Publisher: b.carrier.Publisher, Holder: holder, Log: b.log,
-		Relay: m.relay, Sequencer: m.sequencer, Retention: m.retention, Poll: sequencerPoll,
+		Relay: m.relay, Sequencer: m.sequencer, Retention: m.retention,
 	})
 	b.worker, err = workerpart.New(workerpart.Config{
 		Config: b.cfg, DB: b.db, Reader: b.carrier.Reader, Gateway: gateway, Holder: holder, Log: b.log,

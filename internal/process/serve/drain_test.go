@@ -42,7 +42,7 @@ func TestIntake_DrainLetsWaitersGo(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 	defer stop()
 	var running, waiting sync.WaitGroup
-	running.Go(func() { _ = b.intake.Waiters.Run(ctx) })
+	running.Go(func() { _ = b.intake.Waiters.Run(ctx, nil) })
 	running.Go(func() { _ = intake.Run(ctx) })
 	waiting.Go(func() {
 		if err := b.intake.Waiters.Wait(ctx, pending.ID, nil); err != nil {

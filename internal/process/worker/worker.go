@@ -42,12 +42,22 @@ type Config struct {
 	Register func(*worker.Worker)
 }
 
+// ended tells of orders that have ended, here and in the processes in which somebody waits for them.
+func (c *Config) ended(ids []string) {
+	if c.Ended != nil {
+		c.Ended(ids)
+	}
+	if c.DB.News != nil {
+		c.DB.News.SayEnded()
+	}
+}
+
 // Part handles messages.
 type Part struct{ Worker *worker.Worker }
 
 // New puts the part together; its Services are to be run.
 func New(cfg Config) (*Part, error) {
-	sagas, err := process.Orders(cfg.Config, cfg.DB, cfg.Log, cfg.Sagas, cfg.Ended)
+	sagas, err := process.Orders(cfg.Config, cfg.DB, cfg.Log, cfg.Sagas, cfg.ended)
 	if err != nil {
 		return nil, err
 	}

@@ -69,6 +69,7 @@ func (s *Store) checkDurability(ctx context.Context) error {
 		return fmt.Errorf("connecting to the database: %w", err)
 	}
 	s.lockSpace = row.Space
+	s.news.name(row.Space)
 	switch {
 	case s.cfg.AllowUnsafe:
 		return nil

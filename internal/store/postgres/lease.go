@@ -13,7 +13,7 @@ const (
 	takeQuery = `/* lease.take */
 with was as (
     select lane, holder is not null and holder <> $3 as unclean,
-           $6 or holder is null or holder = $3 or expires_at <= clock_timestamp() or ` + gone + ` as free
+           $6 or holder is null or holder = $3 or expires_at <= clock_timestamp() or (` + gone + `) as free
     from lease l where name = $1 and lane = any($2::int[])
 ), taken as (
     insert into lease as l (name, lane, holder, epoch, expires_at)
@@ -56,7 +56,7 @@ const freeQuery = `/* lease.free */
 select lane from unnest($2::int[]) as lane
 where not exists (
     select from lease l where l.name = $1 and l.lane = lane.lane
-    and not ($4 or l.holder is null or l.holder = $3 or l.expires_at <= clock_timestamp() or ` + gone + `))
+    and not ($4 or l.holder is null or l.holder = $3 or l.expires_at <= clock_timestamp() or (` + gone + `)))
 order by lane`
 
 // free says which lanes are worth waiting for, so that nobody waits for the work of a living holder.
@@ -173,9 +173,9 @@ with mine as (
     delete from lease where name = $1 || '/members' and expires_at < clock_timestamp() - interval '1 hour'
 )
 select 1 + (select count(*) from lease l where l.name = $1 || '/members' and l.holder <> $2
-            and l.expires_at > clock_timestamp() and not ` + gone + `) as members,
+            and l.expires_at > clock_timestamp() and not (` + gone + `)) as members,
        array(select l.lane from lease l where l.name = $1 and l.holder <> $2
-             and l.expires_at > clock_timestamp() and not ` + gone + `)::bigint[] as taken`
+             and l.expires_at > clock_timestamp() and not (` + gone + `))::bigint[] as taken`
 	leaveQuery = `/* lease.leave */ delete from lease where name = $1 || '/members' and holder = $2`
 )
 

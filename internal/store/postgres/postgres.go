@@ -39,6 +39,8 @@ type Config struct {
 	// wait for a lock. They must be shorter than the leases: 5 s and 1 s by default.
 	StatementTimeout time.Duration
 	LockTimeout      time.Duration
+	// PollOnly tells other processes nothing, and hears nothing of them: what was done there is found by polling.
+	PollOnly bool
 	// AllowUnsafe accepts a server with fsync or synchronous_commit off.
 	AllowUnsafe bool
 	// Chunk is how many rows the sequencer numbers in a round, at most; 20,000 by default.
@@ -82,9 +84,8 @@ type Store struct {
 	// lockSpace keeps the advisory locks of two schemas of one database apart.
 	lockSpace string
 
-	appended wakes
-	grown    wakes
-	tail     *tail
+	news *news
+	tail *tail
 
 	// presence has a session of its own for every holder of leases; its mutex is held across their round trips.
 	presence struct {
@@ -121,6 +122,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		"lock_timeout":                        millis(cfg.LockTimeout),
 	}
 	s.seqDB = connect(parsed, 2, session, rounds())
+	s.news = newNews(nil, cfg.Logger)
+	if !cfg.PollOnly {
+		s.news.cfg = configure(parsed, session, map[string]string{"application_name": cfg.Name + " wake-ups"})
+	}
 	patient(parsed, 2*cfg.StatementTimeout)
 	s.reads = connect(parsed, readers, session, lookups())
 	s.db = connect(parsed, cfg.MaxConns, session, lookups())
@@ -156,14 +161,19 @@ const readers = 8
 
 // connect makes a pool; no connection is opened yet. Later settings win.
 func connect(base *pgx.ConnConfig, conns int, settings ...map[string]string) *sqlx.DB {
+	db := stdlib.OpenDB(*configure(base, settings...))
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return sqlx.NewDb(db, "pgx")
+}
+
+// configure copies base, with the settings of its sessions; later ones win.
+func configure(base *pgx.ConnConfig, settings ...map[string]string) *pgx.ConnConfig {
 	cfg := base.Copy()
 	for _, some := range settings {
 		maps.Copy(cfg.RuntimeParams, some)
 	}
-	db := stdlib.OpenDB(*cfg)
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return sqlx.NewDb(db, "pgx")
+	return cfg
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
@@ -171,7 +181,10 @@ func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(),
 // Close closes all connections. It may be called twice.
 func (s *Store) Close() error {
 	var err error
-	s.once.Do(func() { err = errors.Join(s.leave(), s.db.Close(), s.seqDB.Close(), s.reads.Close(), s.upkeep.Close()) })
+	s.once.Do(func() {
+		s.news.close()
+		err = errors.Join(s.leave(), s.db.Close(), s.seqDB.Close(), s.reads.Close(), s.upkeep.Close())
+	})
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"hash/crc32"
+	"strings"
 )
 
 // A holder of leases is present as long as one session of its process holds the holder's advisory lock. A process
@@ -13,8 +14,12 @@ import (
 
 const presenceQuery = `/* lease.present */ select pg_advisory_lock_shared($1, hashtext($2))`
 
-// gone is true of a lease l whose holder has no session; $5 is presenceClass.
-const gone = `not exists (
+// Unwatched ends the names of holders that keep no session, as where a pooler stands before the database: nobody can
+// see that they are gone, so their leases run out.
+const Unwatched = "/unwatched"
+
+// gone is true of a lease l whose holder should have a session and has none; $5 is presenceClass.
+const gone = `l.holder not like '%` + Unwatched + `' and not exists (
         select from pg_locks k where k.locktype = 'advisory' and k.objsubid = 2 and k.granted
         and k.classid = ($5::bigint & 4294967295)::oid and k.objid = (hashtext(l.holder)::bigint & 4294967295)::oid
         and k.database = (select oid from pg_database where datname = current_database()))`
@@ -26,6 +31,9 @@ func (s *Store) presenceClass() int32 {
 
 // appear makes sure that the holder is present.
 func (s *Store) appear(ctx context.Context, holder string) error {
+	if strings.HasSuffix(holder, Unwatched) {
+		return nil
+	}
 	s.presence.mu.Lock()
 	defer s.presence.mu.Unlock()
 	if conn := s.presence.sessions[holder]; conn != nil {

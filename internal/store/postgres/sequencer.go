@@ -155,7 +155,7 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 	}
 	s.tail.grow(s.seq.Incarnation, grownLogs(rows))
 	if numbered > 0 {
-		s.grown.wake()
+		s.news.say(grown)
 	}
 	return numbered, more, nil
 }

@@ -223,7 +223,7 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 	case err == nil:
 		if len(t.sent) > 0 {
 			s.tail.committed(t.sent, at)
-			s.appended.wake()
+			s.sayAppended()
 		}
 		for _, fn := range t.after {
 			fn()
