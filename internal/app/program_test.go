@@ -30,7 +30,7 @@ func program(t *testing.T, process string, env map[string]string, args ...string
 func TestProgram_TakesOnlyItsOwnSettings(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "shared.yaml")
-	if err := os.WriteFile(file, []byte("broker: nats://file:4222\nnats_sync: lazy\ncall_timeout: 1s\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("broker: nats://file:4222\nnats_sync: always\ncall_timeout: 1s\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	env := map[string]string{"MAINSTAY_DATABASE": "postgres://db/mainstay", "MAINSTAY_CONFIG": file, "MAINSTAY_HTTP": "0.0.0.0:1"}
@@ -41,7 +41,7 @@ func TestProgram_TakesOnlyItsOwnSettings(t *testing.T) {
 	if cfg.Broker != "nats://file:4222" || cfg.Database != "postgres://db/mainstay" || cfg.CallTimeout.Seconds() != 3 {
 		t.Errorf("got broker %s, database %s, call timeout %v", cfg.Broker, cfg.Database, cfg.CallTimeout)
 	}
-	if cfg.NATSSync != "always" || cfg.HTTP != "127.0.0.1:8080" {
+	if cfg.NATSSync != "lazy" || cfg.HTTP != "127.0.0.1:8080" {
 		t.Errorf("took what is not its own: %s, %s", cfg.NATSSync, cfg.HTTP)
 	}
 	for _, flag := range []string{"--http", "--data", "--lanes"} {

@@ -66,8 +66,8 @@ func Settings() []Setting {
 			func(c *Config) *string { return &c.LogFormat }, oneOf("auto", "text", "json")).also(Ingest, Outbox, Worker),
 		duration("shutdown_grace", 20*time.Second, "How long a stopping process may take to drain and close.",
 			func(c *Config) *time.Duration { return &c.ShutdownGrace }, between(time.Second, 10*time.Minute)).also(Ingest, Outbox, Worker),
-		text("nats_sync", "always", "When the embedded broker syncs its store to disk: `always`, or `lazy` (a power cut may lose its tail, which is then filled again from the outbox).",
-			func(c *Config) *string { return &c.NATSSync }, oneOf("always", "lazy")),
+		text("nats_sync", "lazy", "When the embedded broker syncs its store to disk: `lazy` (a power cut may lose its tail, which is then filled again from the outbox), or `always`.",
+			func(c *Config) *string { return &c.NATSSync }, oneOf("lazy", "always")),
 		duration("idempotency_retention", 24*time.Hour, "How long an idempotency key keeps its answer.",
 			func(c *Config) *time.Duration { return &c.IdempotencyRetention }, between(24*time.Hour, 366*24*time.Hour)).also(Ingest),
 		duration("outbox_retention", 7*24*time.Hour, "How long a message stays in the outbox, at least: longer than any broker keeps its copy (24 h), so that it can be filled again. What a registered consumer or the relay still needs stays longer.",
@@ -129,7 +129,7 @@ func crossChecks() []func(Config) error {
 				"must name a file, as in sqlite:/var/lib/mainstay/mainstay.db")
 		},
 		func(c Config) error {
-			return c.needs(c.NATSSync == "always" || c.Broker == "", "nats_sync", "is about the embedded broker, and broker names another one")
+			return c.needs(c.NATSSync == "lazy" || c.Broker == "", "nats_sync", "is about the embedded broker, and broker names another one")
 		},
 	}
 }
