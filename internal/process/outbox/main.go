@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/process"
 	"github.com/mainstay-io/mainstay/internal/process/carrier"
@@ -28,10 +29,21 @@ that loses nothing either.`,
 
 // Main runs the process until ctx ends.
 func Main(ctx context.Context, env app.Env, cfg app.Config) error {
-	return process.Main(ctx, app.Outbox, env, cfg, build)
+	return Seams{}.Main(ctx, env, cfg)
 }
 
-func build(ctx context.Context, h *process.Host) error {
+// Seams are where tests put something of their own into a process that is whole otherwise. Each may be nil.
+type Seams struct {
+	// Publisher wraps the broker.
+	Publisher func(broker.Publisher) broker.Publisher
+}
+
+// Main runs the process, with what the seams put in, until ctx ends.
+func (s Seams) Main(ctx context.Context, env app.Env, cfg app.Config) error {
+	return process.Main(ctx, app.Outbox, env, cfg, s.build)
+}
+
+func (s Seams) build(ctx context.Context, h *process.Host) error {
 	db, err := h.OpenPostgres(ctx)
 	if err != nil {
 		return err
@@ -39,6 +51,9 @@ func build(ctx context.Context, h *process.Host) error {
 	c, err := carrier.Host(ctx, h, db)
 	if err != nil {
 		return err
+	}
+	if s.Publisher != nil && c.Publisher != nil {
+		c.Publisher = s.Publisher(c.Publisher)
 	}
 	holder, err := process.NewHolder(h.Config)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/obs"
+	"github.com/mainstay-io/mainstay/internal/payment"
 	"github.com/mainstay-io/mainstay/internal/payment/sandbox"
 	"github.com/mainstay-io/mainstay/internal/process"
 	"github.com/mainstay-io/mainstay/internal/process/carrier"
@@ -30,10 +31,28 @@ at once. A second signal ends it at once, and that loses nothing either.`,
 
 // Main runs the process until ctx ends.
 func Main(ctx context.Context, env app.Env, cfg app.Config) error {
-	return process.Main(ctx, app.Worker, env, cfg, build)
+	return Seams{}.Main(ctx, env, cfg)
 }
 
-func build(ctx context.Context, h *process.Host) error {
+// Seams are where tests put something of their own into a process that is whole otherwise. Each may be nil.
+type Seams struct {
+	// Gateway wraps the payment gateway.
+	Gateway func(payment.Gateway) payment.Gateway
+}
+
+// Main runs the process, with what the seams put in, until ctx ends.
+func (s Seams) Main(ctx context.Context, env app.Env, cfg app.Config) error {
+	return process.Main(ctx, app.Worker, env, cfg, s.build)
+}
+
+func (s Seams) gateway(g payment.Gateway) payment.Gateway {
+	if s.Gateway == nil {
+		return g
+	}
+	return s.Gateway(g)
+}
+
+func (s Seams) build(ctx context.Context, h *process.Host) error {
 	db, err := h.OpenPostgres(ctx)
 	if err != nil {
 		return err
@@ -52,7 +71,7 @@ func build(ctx context.Context, h *process.Host) error {
 		return err
 	}
 	p, err := New(Config{
-		Config: h.Config, DB: db, Reader: c.Reader, Gateway: gateway, Holder: holder, Log: h.Log,
+		Config: h.Config, DB: db, Reader: c.Reader, Gateway: s.gateway(gateway), Holder: holder, Log: h.Log,
 		Lanes: obs.NewLanes(h.Registry), Sagas: obs.NewSagas(h.Registry),
 	})
 	if err != nil {

@@ -105,6 +105,10 @@ func Blind(t testing.TB, url, opsURL string) *client.Client {
 	return c
 }
 
+// pace is for how long a client waits for an order to end before it posts the next one. It bounds how many orders are
+// under way, however slow the machine is: a client adds at most one in so long.
+const pace = 2 * time.Second
+
 // Run posts orders from so many clients, which take turns with the servers given, until ctx ends; a post that is under
 // way then goes on until it is answered, or patience is over, which fails the test. The answer waits for that. Now and
 // then a client does not believe its answer, and sends the key again.
@@ -128,6 +132,7 @@ func Run(ctx context.Context, t testing.TB, j *Journal, clients int, servers ...
 					// The body may be another one: then the key is refused, and nothing has changed.
 					_, _ = c.PlaceOrder(patient, key, Order(int(n.Load())))
 				}
+				_, _ = c.Await(ctx, placed.ID, pace) // how it ends is for verify to say
 			}
 		})
 	}
