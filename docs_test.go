@@ -126,6 +126,43 @@ func TestArchitecture_ListsEveryPackage(t *testing.T) {
 
 // TestDocs_GoCodeIsCompiled wants every Go block of a document to stand in a Go file of this module, letter for letter
 // but for the indentation: what is read there was compiled, and run where it is an example.
+// TestRetention_NamesEveryTable wants every table of both schemas, and of the payment sandbox, to have a line that says
+// when its rows go or why they stay, and no line without a table.
+func TestRetention_NamesEveryTable(t *testing.T) {
+	t.Parallel()
+	made := regexp.MustCompile(`(?m)^create table (?:if not exists )?([a-z_.]+) \(`)
+	tables := map[string]bool{"goose_db_version": true} // the migration tool's own
+	for _, file := range filesNamed(t, regexp.MustCompile(`^(migrations/(postgres|sqlite)/.*|internal/payment/sandbox/schema_(postgres|sqlite))\.sql$`)) {
+		for _, m := range made.FindAllStringSubmatch(read(t, file), -1) {
+			name := m[1]
+			if strings.HasPrefix(file, "internal/payment/sandbox/") {
+				name = "sandbox." + strings.TrimPrefix(name, "sandbox.")
+			}
+			tables[name] = true
+		}
+	}
+	if len(tables) < 25 {
+		t.Fatalf("only %d tables were found", len(tables))
+	}
+	_, text, _ := strings.Cut(read(t, "docs/guides/retention.md"), "## The tables\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	for line := range strings.Lines(text) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 4 {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([a-z_.]+)`").FindAllStringSubmatch(cells[1], -1) {
+			if !tables[m[1]] {
+				t.Errorf("docs/guides/retention.md names %s, which is no table", m[1])
+			}
+			delete(tables, m[1])
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(tables)) {
+		t.Errorf("docs/guides/retention.md does not say for how long rows of %s stay", name)
+	}
+}
+
 func TestDocs_GoCodeIsCompiled(t *testing.T) {
 	t.Parallel()
 	sources := map[string]string{}

@@ -22,6 +22,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/migrate"
 	"github.com/mainstay-io/mainstay/internal/problem"
 	"github.com/mainstay-io/mainstay/internal/process/benchmark"
+	"github.com/mainstay-io/mainstay/internal/retention"
 )
 
 // With -update golden files are written instead of compared.
@@ -37,6 +38,12 @@ func every() parts {
 		demo:   func(context.Context, app.Env, demoOptions) error { return nil },
 		verify: func(context.Context, app.Env, app.Config, verifyOptions) error { return nil },
 		bench:  func(context.Context, app.Env, benchmark.Options) error { return nil },
+		clean: func(context.Context, app.Config, bool) (retention.Report, error) {
+			return retention.Report{
+				Removed: map[string]int64{"saga": 3, "outbox": 1200},
+				Holds:   []retention.Hold{{Reason: retention.HeldByConsumer, Name: "reports", For: time.Hour}},
+			}, nil
+		},
 		migrateUp: func(context.Context, app.Config) ([]migrate.Status, error) {
 			return nil, app.Errorf(app.ExitConflict, "Use a newer program.", "the schema is newer than this program")
 		},
@@ -106,7 +113,7 @@ func TestCommands_AreDocumented(t *testing.T) {
 			}
 		}
 	})
-	if count != 17 {
+	if count != 18 {
 		t.Errorf("walked over %d commands", count)
 	}
 }

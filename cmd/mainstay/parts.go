@@ -7,6 +7,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/migrate"
 	"github.com/mainstay-io/mainstay/internal/process/benchmark"
+	"github.com/mainstay-io/mainstay/internal/retention"
 )
 
 // parts are what the commands run. A command whose part is nil is not offered.
@@ -20,6 +21,8 @@ type parts struct {
 	// bench measures and prints what it found; a run in which not everything ended well is an error of code
 	// app.ExitPartial.
 	bench func(ctx context.Context, env app.Env, o benchmark.Options) error
+	// clean runs one round of cleaning and answers with what it did; a dry one removes nothing.
+	clean func(ctx context.Context, cfg app.Config, dry bool) (retention.Report, error)
 	// migrateUp applies the migrations that are missing and answers with those; migrateStatus lists all.
 	migrateUp, migrateStatus func(ctx context.Context, cfg app.Config) ([]migrate.Status, error)
 }

@@ -73,6 +73,9 @@ func newRoot(env app.Env, p parts) *cobra.Command {
 	if p.verify != nil {
 		root.AddCommand(newVerify(env, p))
 	}
+	if p.clean != nil {
+		root.AddCommand(newClean(env, p))
+	}
 	if p.bench != nil {
 		root.AddCommand(newBench(env, p))
 	}
