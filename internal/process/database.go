@@ -16,6 +16,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
+	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/relay"
 	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
@@ -39,8 +40,9 @@ type Store interface {
 // Database is an open store, with what goes along with it. Whoever opened it closes it.
 type Database struct {
 	Store
-	// Reads is for reads outside any unit.
+	// Reads is for reads outside any unit, Query for those among them that come again and again.
 	Reads *sql.DB
+	Query order.Queryer
 	// Sequencer is nil where sequences are given at append.
 	Sequencer sequencer.Store
 	// Gateway is where the payment sandbox keeps its own books.
@@ -82,7 +84,7 @@ func OpenPostgres(ctx context.Context, cfg app.Config, log *slog.Logger) (*Datab
 		return nil, ExplainPostgres(err, cfg.Database)
 	}
 	db := &Database{
-		Store: st, Reads: st.DB().DB, Sequencer: st, Gateway: st.DB().DB, News: st, Place: app.Redact(cfg.Database),
+		Store: st, Reads: st.DB().DB, Query: st.DB(), Sequencer: st, Gateway: st.DB().DB, News: st, Place: app.Redact(cfg.Database),
 	}
 	if cfg.Wakeups == "poll" {
 		db.PollEvery = pollEvery

@@ -48,7 +48,7 @@ const waitersPoll = 250 * time.Millisecond
 
 // New puts the part together; its Services are to be run.
 func New(cfg Config) (*Part, error) {
-	p := &Part{cfg: cfg, Reads: order.NewReads(cfg.DB.Reads, cfg.DB.Dialect())}
+	p := &Part{cfg: cfg, Reads: order.NewReads(cfg.DB.Query, cfg.DB.Dialect())}
 	p.Waiters = order.NewWaiters(p.Reads.Ended, cmp.Or(cfg.DB.PollEvery, waitersPoll))
 	sagas, err := process.Orders(cfg.Config, cfg.DB, cfg.Log, cfg.Sagas, nil)
 	if err != nil {

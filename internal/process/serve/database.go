@@ -39,7 +39,7 @@ func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*process
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the gateway's books: %w", err), st.Close())
 	}
-	return &process.Database{Store: st, Reads: st.Reader(), Gateway: gateway, Alone: true, Place: "SQLite " + path}, nil
+	return &process.Database{Store: st, Reads: st.Reader(), Query: st, Gateway: gateway, Alone: true, Place: "SQLite " + path}, nil
 }
 
 // migrateSQLite makes the file and brings its schema up to date.

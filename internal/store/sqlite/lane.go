@@ -58,7 +58,7 @@ where consumer = $1 and lane in (select value from json_each($2))`
 // Places reads the places of a consumer in the given lanes.
 func (s *Store) Places(ctx context.Context, consumer string, lanes []int) ([]lane.Place, error) {
 	var ps []lane.Place
-	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+	err := each(ctx, s, func(rows *sql.Rows) error {
 		var p lane.Place
 		if err := rows.Scan(&p.Topic, &p.Lane, &p.Incarnation, &p.Sequence, &p.MessageID); err != nil {
 			return err
@@ -88,7 +88,7 @@ where consumer = $1 and lane in (select value from json_each($2)) order by key, 
 // ParkedKeys lists what is parked in the given lanes, without bodies.
 func (s *Store) ParkedKeys(ctx context.Context, consumer string, lanes []int) ([]lane.Parked, error) {
 	var ps []lane.Parked
-	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+	err := each(ctx, s, func(rows *sql.Rows) error {
 		var p lane.Parked
 		if err := scanParked(rows, &p); err != nil {
 			return err
@@ -122,7 +122,7 @@ where consumer = $1 and topic = $2 and lane = $3 and sequence = $4`
 func (s *Store) LoadParked(ctx context.Context, consumer string, refs []lane.Ref) ([]lane.Parked, error) {
 	var ps []lane.Parked
 	for _, r := range refs {
-		err := each(ctx, s.reads, func(rows *sql.Rows) error {
+		err := each(ctx, s, func(rows *sql.Rows) error {
 			var p lane.Parked
 			var message string
 			if err := scanParked(rows, &p, &message); err != nil {

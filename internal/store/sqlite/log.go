@@ -94,7 +94,7 @@ const headsQuery = `/* log.heads */ select topic, lane, last_sequence from log_h
 
 // Heads answers with the last sequence of every log.
 func (s *Store) Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
-	return readHeads(ctx, s.reads, headsQuery)
+	return readHeads(ctx, s, headsQuery)
 }
 
 const floorsQuery = `/* log.floors */ select topic, lane, first_sequence from log_floor`
@@ -102,7 +102,7 @@ const floorsQuery = `/* log.floors */ select topic, lane, first_sequence from lo
 // FirstRetained answers with the first sequence that is kept of every log of which messages were removed; of the others
 // it is 1.
 func (s *Store) FirstRetained(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
-	return readHeads(ctx, s.reads, floorsQuery)
+	return readHeads(ctx, s, floorsQuery)
 }
 
 func readHeads(ctx context.Context, q queryer, query string, args ...any) (map[mainstay.TopicLane]int64, error) {
@@ -148,7 +148,7 @@ from outbox where topic = $1 and lane = $2 and sequence > $3 order by sequence l
 
 func (s *Store) readRows(ctx context.Context, log mainstay.TopicLane, after int64, limit int) ([]*mainstay.Message, error) {
 	var ms []*mainstay.Message
-	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+	err := each(ctx, s, func(rows *sql.Rows) error {
 		m := &mainstay.Message{Topic: log.Topic, Lane: log.Lane, Incarnation: 1}
 		var headers []byte
 		var created int64
@@ -169,7 +169,7 @@ select topic, lane, incarnation, sequence, message_id, broker_position from rela
 // Progress reads how far every log was published.
 func (s *Store) Progress(ctx context.Context) ([]relay.Progress, error) {
 	var ps []relay.Progress
-	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+	err := each(ctx, s, func(rows *sql.Rows) error {
 		var p relay.Progress
 		ps = append(ps, p)
 		q := &ps[len(ps)-1]
@@ -215,7 +215,7 @@ const minPlacesQuery = `/* relay.min_places */ select topic, lane, min(sequence)
 
 // MinPlaces answers with the lowest place of any consumer by log.
 func (s *Store) MinPlaces(ctx context.Context) (map[mainstay.TopicLane]int64, error) {
-	return readHeads(ctx, s.reads, minPlacesQuery)
+	return readHeads(ctx, s, minPlacesQuery)
 }
 
 // relayConsumer is the consumer in whose name the relay's dead letters are kept.

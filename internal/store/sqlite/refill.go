@@ -29,7 +29,7 @@ const refillsQuery = `/* refill.list */ select topic, lane, sequence, reason fro
 // Refills reads the refills under way.
 func (s *Store) Refills(ctx context.Context) ([]relay.Refill, error) {
 	var fs []relay.Refill
-	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+	err := each(ctx, s, func(rows *sql.Rows) error {
 		var f relay.Refill
 		err := rows.Scan(&f.Topic, &f.Lane, &f.Sequence, &f.Reason)
 		fs = append(fs, f)

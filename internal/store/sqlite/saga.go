@@ -118,7 +118,7 @@ order by due_at limit $4`
 // Due reads the ids of instances whose time has come.
 func (s *Store) Due(ctx context.Context, definition string, lanes []int, now time.Time, limit int) ([]string, error) {
 	var ids []string
-	err := each(ctx, s.reads, func(rows *sql.Rows) error {
+	err := each(ctx, s, func(rows *sql.Rows) error {
 		var id string
 		if err := rows.Scan(&id); err != nil {
 			return err

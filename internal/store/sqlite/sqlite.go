@@ -32,10 +32,11 @@ type Config struct {
 
 // Store is an open database. It is safe for concurrent use.
 type Store struct {
-	cfg    Config
-	reads  *sql.DB
-	writes *sql.DB
-	outbox *outbox.Outbox
+	cfg     Config
+	reads   *sql.DB
+	queries sync.Map // prepared on reads: query text -> *sql.Stmt
+	writes  *sql.DB
+	outbox  *outbox.Outbox
 
 	drain  chan *job
 	intake chan *job
@@ -126,6 +127,24 @@ func (s *Store) Close() error {
 
 // Lanes is the number of lanes of every topic of this database.
 func (s *Store) Lanes() int { return s.outbox.Lanes() }
+
+// QueryContext reads outside any unit, through a statement that is prepared once for a query; so queries must be
+// constants of the program. A read is not interrupted when ctx ends: it is short, and watching ctx costs more.
+func (s *Store) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	ctx = context.WithoutCancel(ctx)
+	if st, ok := s.queries.Load(query); ok {
+		return st.(*sql.Stmt).QueryContext(ctx, args...) //nolint:forcetypeassert // it is all that is stored
+	}
+	st, err := s.reads.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	if first, there := s.queries.LoadOrStore(query, st); there {
+		_ = st.Close()         // somebody else was faster
+		st = first.(*sql.Stmt) //nolint:forcetypeassert // it is all that is stored
+	}
+	return st.QueryContext(ctx, args...)
+}
 
 // Reader is for reads outside any unit.
 func (s *Store) Reader() *sql.DB { return s.reads }
