@@ -231,7 +231,7 @@ func (c *Cleaner) Run(ctx context.Context) error {
 // jittered keeps processes that were started together apart.
 func (c *Cleaner) jittered() time.Duration {
 	fifth := int64(c.cfg.Interval / 5)
-	return c.cfg.Interval + time.Duration(rand.Int64N(2*fifth+1)-fifth) //nolint:gosec // no secret
+	return c.cfg.Interval + time.Duration(rand.Int64N(2*fifth+1)-fifth)
 }
 
 // enough is for how long the outbox must have room.
