@@ -69,6 +69,7 @@ func TestProgram_SaysWhatIsMissing(t *testing.T) {
 		"an argument":           {app.Ingest, []string{db, "serve"}, []string{`"serve" is one argument too many`}},
 		"one address for both":  {app.Ingest, []string{db, "--http=127.0.0.1:1", "--ops=127.0.0.1:1"}, []string{"must differ from http"}},
 		"an unknown file":       {app.Worker, []string{db, nats, "--config=/does/not/exist"}, []string{"there is no such file"}},
+		"an unknown consumer":   {app.Worker, []string{db, nats, "--consume=orders,paiment"}, []string{"orders, inventory, payment, logistics", `did you mean "payment"`}},
 		"a flag of its sibling": {app.Outbox, []string{db, nats, "--http=127.0.0.1:1"}, []string{"unknown flag: --http"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -74,6 +74,12 @@ func (s Setting) also(processes ...string) Setting {
 	return s
 }
 
+// only says that one process takes the setting, and no other.
+func (s Setting) only(process string) Setting {
+	s.Processes = []string{process}
+	return s
+}
+
 func text(name, value, doc string, field func(*Config) *string, checks ...func(string) error) Setting {
 	same := func(s string) string { return s }
 	return setting("text", name, value, doc, field, func(s string) (string, error) { return s, nil }, same, checks)
@@ -145,6 +151,23 @@ func oneOf(words ...string) func(string) error {
 		}
 		return fmt.Errorf("must be one of %s%s", strings.Join(words, ", "), didYouMean(s, words))
 	}
+}
+
+// listOf accepts a list, separated by commas, of the words.
+func listOf(words ...string) func(string) error {
+	return func(s string) error {
+		for _, one := range SplitList(s) {
+			if !slices.Contains(words, one) {
+				return fmt.Errorf("must be a list of %s%s", strings.Join(words, ", "), didYouMean(one, words))
+			}
+		}
+		return nil
+	}
+}
+
+// SplitList splits a list at its commas; nil when it is empty.
+func SplitList(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // oneOfSchemes accepts "", a bare word of the list, or a list of URLs, separated by commas, whose scheme is of it.

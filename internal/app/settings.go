@@ -39,6 +39,8 @@ type Config struct {
 	Lanes                int
 	WorkerConcurrency    int
 	Wakeups              string
+	Consume              string
+	AllowUnsafe          bool
 
 	process string
 	origins map[string]Origin
@@ -90,6 +92,10 @@ func Settings() []Setting {
 			func(c *Config) *time.Duration { return &c.StepTimeout }, between(100*time.Millisecond, time.Hour)).also(Ingest, Worker),
 		duration("call_timeout", 5*time.Second, "Time that one call to a remote participant may take.",
 			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)).also(Worker),
+		text("consume", "", "Consumers that the process hosts, separated by commas: `orders`, `inventory`, `payment`, `logistics`; empty is all of them.",
+			func(c *Config) *string { return &c.Consume }, listOf("orders", "inventory", "payment", "logistics")).only(Worker),
+		boolean("allow_unsafe_durability", false, "Run on a PostgreSQL with `fsync`, `full_page_writes` or `synchronous_commit` off, where a crash may take back what was accepted.",
+			func(c *Config) *bool { return &c.AllowUnsafe }).also(Ingest, Outbox, Worker),
 		text("wakeups", "notify", "How processes learn of each other's work on PostgreSQL: `notify` (LISTEN and NOTIFY, and rare polling for what was missed), or `poll` (frequent polling, and no session that must stay: for a pooler in transaction mode). A killed process is then replaced when its leases run out, not at once.",
 			func(c *Config) *string { return &c.Wakeups }, oneOf("notify", "poll")).also(Ingest, Outbox, Worker),
 		number("lanes", 0, "Ordered slices of a topic. Read when the schema is first made, and fixed from then on; 0 is 4 for an embedded database, 16 otherwise.",

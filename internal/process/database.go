@@ -79,7 +79,7 @@ func unwatched(cfg app.Config) string {
 // OpenPostgres opens the configured PostgreSQL database, whose schema must be there. Errors are for operators, with
 // the exit code that they stand for.
 func OpenPostgres(ctx context.Context, cfg app.Config, log *slog.Logger) (*Database, error) {
-	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Database, PollOnly: cfg.Wakeups == "poll", Logger: log})
+	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Database, PollOnly: cfg.Wakeups == "poll", AllowUnsafe: cfg.AllowUnsafe, Logger: log})
 	if err != nil {
 		return nil, ExplainPostgres(err, cfg.Database)
 	}

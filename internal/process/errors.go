@@ -24,7 +24,7 @@ func ExplainPostgres(err error, url string) error {
 		return app.Errorf(app.ExitConflict, "A server's schema is only changed when asked for: `mainstay migrate up --database URL` does it, `mainstay migrate status --database URL` lists what is missing.",
 			"the database %s: %w", app.Redact(url), err)
 	case errors.As(err, &unsafe):
-		return app.Errorf(app.ExitConflict, "Turn "+unsafe.Setting+" on in postgresql.conf and reload the server.",
+		return app.Errorf(app.ExitConflict, "Turn "+unsafe.Setting+" on, for the server, the database and the role; --allow-unsafe-durability runs without it.",
 			"the database %s: %w", app.Redact(url), err)
 	case postgres.BadURL(err) != nil:
 		return app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.",

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -24,6 +25,7 @@ It stops on Ctrl-C or SIGTERM: what is under way is finished or rolled back, and
 at once. A second signal ends it at once, and that loses nothing either.`,
 		Examples: `  worker --database postgres://mainstay@db/mainstay --broker nats://nats:4222
   worker --database postgres://mainstay@db/mainstay --broker database     (reads the database's log)
+  worker --database postgres://mainstay@db/mainstay --broker nats://nats:4222 --consume inventory,payment
   MAINSTAY_DATABASE=postgres://mainstay@db/mainstay worker --config /etc/mainstay.yaml`,
 		Serve: Main,
 	}
@@ -57,11 +59,10 @@ func (s Seams) build(ctx context.Context, h *process.Host) error {
 	if err != nil {
 		return err
 	}
-	gateway, err := sandbox.Open(ctx, db.Gateway, db.Dialect(), sandbox.Options{})
+	gateway, err := openGateway(ctx, h, db)
 	if err != nil {
-		return fmt.Errorf("opening the payment gateway: %w", err)
+		return err
 	}
-	h.Group.Opened("payment gateway", func(context.Context) error { return gateway.Close() })
 	c, err := carrier.Host(ctx, h, db)
 	if err != nil {
 		return err
@@ -82,5 +83,19 @@ func (s Seams) build(ctx context.Context, h *process.Host) error {
 	h.SayOps("ops")
 	h.Say("database", "%s", db.Place)
 	h.Say("broker", "%s", c.Place)
+	h.Say("consumers", "%s", cmp.Or(h.Config.Consume, "all: orders, inventory, payment, logistics"))
 	return nil
+}
+
+// openGateway opens the payment gateway, for a process that hosts payment.
+func openGateway(ctx context.Context, h *process.Host, db *process.Database) (payment.Gateway, error) {
+	if !Hosts(h.Config, Payment) {
+		return nil, nil //nolint:nilnil // nobody asks it then
+	}
+	gateway, err := sandbox.Open(ctx, db.Gateway, db.Dialect(), sandbox.Options{})
+	if err != nil {
+		return nil, fmt.Errorf("opening the payment gateway: %w", err)
+	}
+	h.Group.Opened("payment gateway", func(context.Context) error { return gateway.Close() })
+	return gateway, nil
 }

@@ -3,6 +3,8 @@ package worker
 
 import (
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -66,20 +68,35 @@ func New(cfg Config) (*Part, error) {
 		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
 		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Logger: cfg.Log, Hooks: cfg.Lanes,
 	})
-	dialect := cfg.DB.Dialect()
-	pay := payment.New(dialect, cfg.Gateway)
-	var types []string
-	for t := range pay.Remotes() {
-		types = append(types, t)
-	}
-	w.Participate(Inventory, inventory.Topic, inventory.New(dialect).Handlers())
-	w.ParticipateRemotely(Payment, payment.Topic, types, pay)
-	w.Participate(Logistics, logistics.Topic, logistics.New(dialect).Handlers())
-	w.Orchestrate(Orders, sagas)
+	cfg.register(w, sagas)
 	if cfg.Register != nil {
 		cfg.Register(w)
 	}
 	return &Part{w}, w.Open()
+}
+
+// Hosts says whether the process hosts a consumer.
+func Hosts(cfg app.Config, consumer string) bool {
+	list := app.SplitList(cfg.Consume)
+	return len(list) == 0 || slices.Contains(list, consumer)
+}
+
+func (c *Config) register(w *worker.Worker, sagas *orchestrator.Orchestrator) {
+	dialect := c.DB.Dialect()
+	if Hosts(c.Config, Inventory) {
+		w.Participate(Inventory, inventory.Topic, inventory.New(dialect).Handlers())
+	}
+	if Hosts(c.Config, Payment) {
+		pay := payment.New(dialect, c.Gateway)
+		types := slices.Collect(maps.Keys(pay.Remotes()))
+		w.ParticipateRemotely(Payment, payment.Topic, types, pay)
+	}
+	if Hosts(c.Config, Logistics) {
+		w.Participate(Logistics, logistics.Topic, logistics.New(dialect).Handlers())
+	}
+	if Hosts(c.Config, Orders) {
+		w.Orchestrate(Orders, sagas)
+	}
 }
 
 // Services are what runs, with the stage in which each is stopped.

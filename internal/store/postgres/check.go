@@ -60,11 +60,11 @@ func (s *Store) check(ctx context.Context) error {
 }
 
 const durabilityQuery = `/* check.durability */
-select current_setting('fsync') as fsync, current_setting('synchronous_commit') as commit,
+select current_setting('fsync') as fsync, current_setting('full_page_writes') as pages, current_setting('synchronous_commit') as commit,
        current_database() || '.' || current_schema() as space`
 
 func (s *Store) checkDurability(ctx context.Context) error {
-	var row struct{ Fsync, Commit, Space string }
+	var row struct{ Fsync, Pages, Commit, Space string }
 	if err := s.db.GetContext(ctx, &row, durabilityQuery); err != nil {
 		return fmt.Errorf("connecting to the database: %w", err)
 	}
@@ -75,6 +75,8 @@ func (s *Store) checkDurability(ctx context.Context) error {
 		return nil
 	case row.Fsync == "off":
 		return &UnsafeError{Setting: "fsync"}
+	case row.Pages == "off":
+		return &UnsafeError{Setting: "full_page_writes"}
 	case row.Commit == "off":
 		return &UnsafeError{Setting: "synchronous_commit"}
 	default:

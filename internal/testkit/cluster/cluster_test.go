@@ -49,3 +49,28 @@ func TestCluster_EndsOrders(t *testing.T) {
 		})
 	}
 }
+
+// TestCluster_SplitsConsumers has two workers that host half of the consumers each: orders end all the same.
+func TestCluster_SplitsConsumers(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t, cluster.Shape{Outbox: 1, Flags: map[string][]string{
+		"worker-1": {"--consume", "orders,inventory"}, "worker-2": {"--consume", "payment,logistics"},
+	}})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	key := client.NewKey()
+	placed, err := c.Clients()[0].PlaceOrder(ctx, key, load.OrderOf("tok_ok", "mug-red"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Journal.Add(t, key, placed.ID)
+	if o, err := c.Clients()[0].Await(ctx, placed.ID, time.Minute); err != nil || o.Status != client.StatusConfirmed {
+		t.Errorf("ended as %s, %v", o.Status, err)
+	}
+	var holders int
+	err = c.DB.QueryRowContext(ctx, `select count(distinct holder) from lease where name in ('orders', 'payment')`).Scan(&holders)
+	if err != nil || holders != 2 {
+		t.Errorf("%d processes hold the lanes of orders and payment, %v", holders, err)
+	}
+	c.Verify()
+}
