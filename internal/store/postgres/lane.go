@@ -130,7 +130,9 @@ func (s *Store) ParkedKeys(ctx context.Context, consumer string, lanes []int) ([
 const loadParkedQuery = `/* lane.load_parked */
 select p.topic, p.lane, p.sequence, p.key, p.state, p.step_key, p.op, p.attempts, p.due_at, p.error, p.parked_at, p.message
 from unnest($2::text[], $3::int[], $4::bigint[]) with ordinality as r(topic, lane, sequence, n)
-join parked p on p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence
+cross join lateral (
+    select * from parked where consumer = $1 and topic = r.topic and lane = r.lane and sequence = r.sequence limit 1
+) as p
 order by r.n`
 
 // LoadParked reads parked messages with their bodies, in the order of refs.

@@ -73,10 +73,17 @@ func (t *laneTx) collect() error {
 	return nil
 }
 
+// unparkQuery and reparkQuery look up each row by its whole key first. A join would be planned for a table of hardly any
+// rows, and read all that the consumer has parked, those included that have just gone, for each row.
 const unparkQuery = `/* lane.unpark */
 with gone as (
-    delete from parked p using unnest($2::text[], $3::int[], $4::bigint[]) as r(topic, lane, sequence)
-    where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence
+    delete from parked where ctid = any(array(
+        select p.ctid from unnest($2::text[], $3::int[], $4::bigint[]) as r(topic, lane, sequence)
+        cross join lateral (
+            select ctid from parked where consumer = $1 and topic = r.topic and lane = r.lane and sequence = r.sequence
+            limit 1
+        ) as p
+    ))
     returning 1
 )
 select fence((select count(*) from gone) = cardinality($2::text[]), 'a parked message is not there any more')`
@@ -92,7 +99,11 @@ with changed as (
         parked_at = coalesce(r.parked_at, p.parked_at)
     from unnest($2::text[], $3::int[], $4::bigint[], $5::text[], $6::int[], $7::timestamptz[], $8::text[], $9::timestamptz[])
         as r(topic, lane, sequence, state, attempts, due_at, error, parked_at)
-    where p.consumer = $1 and p.topic = r.topic and p.lane = r.lane and p.sequence = r.sequence
+    cross join lateral (
+        select ctid from parked where consumer = $1 and topic = r.topic and lane = r.lane and sequence = r.sequence
+        limit 1
+    ) as at
+    where p.ctid = at.ctid
     returning 1
 )
 select fence((select count(*) from changed) = cardinality($2::text[]), 'a parked message is not there any more')`

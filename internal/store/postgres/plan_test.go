@@ -61,6 +61,21 @@ func TestPlans_LookUpKeys(t *testing.T) {
 	}
 }
 
+// The table of what is parked is empty nearly always, and analysed when it is: a plan that begins with it reads every row
+// that was there since the last vacuum, for each that is looked up.
+func TestPlans_LookUpParkedByTheWholeKey(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	if _, err := s.db.ExecContext(t.Context(), "vacuum analyze parked"); err != nil {
+		t.Fatal(err)
+	}
+	for name, query := range map[string]string{"unpark": unparkQuery, "repark": reparkQuery, "load": loadParkedQuery} {
+		if plan := explain(t, s.db, query); !strings.Contains(plan, "(sequence = r.sequence)") {
+			t.Errorf("%s does not look a row up:\n%s", name, plan)
+		}
+	}
+}
+
 // explain gives the plan for any arguments.
 func explain(t *testing.T, db *sqlx.DB, query string) string {
 	t.Helper()
