@@ -43,6 +43,9 @@ type Message struct {
 	// Incarnation and Sequence are the message's place in (Topic, Lane): sequences count 1, 2, 3 ... without gaps.
 	Incarnation int64
 	Sequence    int64
+	// Since is the first sequence of Incarnation in (Topic, Lane); 0 for the first incarnation. Whatever earlier ones
+	// have from there on never happened.
+	Since int64
 }
 
 // Names of the headers that commands and replies of sagas carry.

@@ -17,7 +17,7 @@ import (
 // layers are the import arrows: each package may import those of the layers above it in this list.
 var layers = []layer{
 	{"vocabulary", []string{"."}},
-	{"leaves", []string{"./internal/clock", "./internal/problem", "./internal/retry", "./migrations", "./api"}},
+	{"leaves", []string{"./internal/clock", "./internal/problem", "./internal/history", "./internal/retry", "./migrations", "./api"}},
 	{"contracts", []string{"./internal/broker", "./internal/lease"}},
 	{"public packages", []string{"./outbox", "./inbox", "./saga"}},
 	{"machinery", []string{

@@ -142,7 +142,7 @@ const foreignTopic = "in"
 func ReservedHeader(name string) bool {
 	switch name {
 	case "id", "source", "type", "time", "subject", "specversion", "dataschema", "partitionkey", "sequence",
-		"incarnation", "correlationid", "causationid", "traceparent", "aggregatetype":
+		"incarnation", "since", "correlationid", "causationid", "traceparent", "aggregatetype":
 		return true
 	}
 	return false

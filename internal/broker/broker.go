@@ -48,6 +48,8 @@ type Tail struct {
 	MessageID   string
 	// Position is the broker's own number of the record: positive, increasing within a log.
 	Position int64
+	// Origin names the database that wrote it; empty when the record does not say.
+	Origin string
 }
 
 // Publisher appends to logs. Only relays do.

@@ -61,9 +61,12 @@ func (r *run) readLog(ctx context.Context, gaps []gap, limit int) []item {
 	items := make([]item, 0, len(ms))
 	for _, m := range ms {
 		ls := lanes[m.Lane]
+		if !ls.past[m.Topic].Has(m.Incarnation, m.Sequence) {
+			continue // memory of what the database was before
+		}
 		ls.lacks[m.Topic] = true // until a read finds nothing: there may be more
-		if m.Sequence > ls.arrived[m.Topic] {
-			ls.arrived[m.Topic] = m.Sequence
+		if at := markOf(m); at.beyond(ls.arrived[m.Topic]) {
+			ls.arrived[m.Topic] = at
 			r.e.cfg.Hooks.Gap(r.c.Name, 1)
 		}
 		items = append(items, item{ls: ls, m: m})
@@ -77,16 +80,16 @@ func (r *run) next(items []item) []item {
 		ls    *laneState
 		topic string
 	}
-	at := map[log]int64{}
+	at := map[log]Place{}
 	out := items[:0]
 	for _, it := range items {
 		l := log{it.ls, it.m.Topic}
 		last, ok := at[l]
 		if !ok {
-			last = it.ls.places[it.m.Topic].Sequence
+			last = it.ls.places[it.m.Topic]
 		}
-		if it.m.Sequence == last+1 {
-			last++
+		if it.m.Sequence == it.ls.follows(last) {
+			last = placeOf(it.m)
 			out = append(out, it)
 		}
 		at[l] = last
@@ -239,7 +242,7 @@ func (r *run) interrupted(ctx context.Context, err error) bool {
 }
 
 func (r *run) transact(ctx context.Context, ended []*finished, items []item, fn func(context.Context, Tx, *effects) error) error {
-	u := Unit{Consumer: r.c.Name, Leases: leasesOf(ended, items)}
+	u := Unit{Consumer: r.c.Name, Era: eraOf(ended, items), Leases: leasesOf(ended, items)}
 	began := r.e.cfg.Clock()
 	var eff *effects
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -285,6 +288,23 @@ func leasesOf(ended []*finished, items []item) []lease.Lease {
 	}
 	sortLeases(ls)
 	return ls
+}
+
+// eraOf is the oldest era in which a lane of a unit was read.
+func eraOf(ended []*finished, items []item) string {
+	oldest := ""
+	add := func(s *laneState) {
+		if oldest == "" || s.era < oldest {
+			oldest = s.era
+		}
+	}
+	for _, f := range ended {
+		add(f.ls)
+	}
+	for _, it := range items {
+		add(it.ls)
+	}
+	return oldest
 }
 
 // fenced forgets the lanes of a unit: another holder has them, or this one's idea of them was wrong, as it did commit

@@ -47,16 +47,19 @@ func (eff *effects) move(it item) bool {
 	if !ok {
 		at = it.ls.places[it.m.Topic]
 	}
-	if it.m.Sequence != at.Sequence+1 {
+	if it.m.Sequence != it.ls.follows(at) {
 		return false
 	}
 	if eff.moves[it.ls] == nil {
 		eff.moves[it.ls] = map[string]Place{}
 	}
-	eff.moves[it.ls][it.m.Topic] = Place{
-		TopicLane: it.m.TopicLane(), Incarnation: max(it.m.Incarnation, 1), Sequence: it.m.Sequence, MessageID: it.m.ID,
-	}
+	eff.moves[it.ls][it.m.Topic] = placeOf(it.m)
 	return true
+}
+
+// placeOf is the place of who has handled m.
+func placeOf(m *mainstay.Message) Place {
+	return Place{TopicLane: m.TopicLane(), Incarnation: max(m.Incarnation, 1), Sequence: m.Sequence, MessageID: m.ID}
 }
 
 // flush makes visible to the next handler what others have written before it in the unit. Behind the last one there is
@@ -185,7 +188,9 @@ func (r *run) commit(eff *effects) {
 	for ls, byTopic := range eff.moves {
 		for topic, to := range byTopic {
 			ls.places[topic] = to
-			ls.arrived[topic] = max(ls.arrived[topic], to.Sequence)
+			if to.mark().beyond(ls.arrived[topic]) {
+				ls.arrived[topic] = to.mark()
+			}
 		}
 	}
 	for ls, byKey := range eff.queues {

@@ -12,6 +12,7 @@ import (
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
@@ -63,7 +64,10 @@ type Retry struct {
 type Config struct {
 	Store  Store
 	Reader broker.Reader
-	Lanes  int
+	// Compared says that a relay publishes to what Reader reads: nothing is read then before it has compared log and
+	// broker, since what the broker has may be of another history.
+	Compared bool
+	Lanes    int
 	// Holder names this process in leases; ForceLeases takes them from anybody, for a process that is alone.
 	Holder      string
 	ForceLeases bool
@@ -122,6 +126,8 @@ type Engine struct {
 	lost  chan struct{} // has a value when lanes were lost, or can be given back
 	// gate is held shared by everything that runs a handler, and alone by a message that must run alone.
 	gate sync.RWMutex
+	// waiting says that log and broker were not compared yet; of the goroutine that runs Run.
+	waiting bool
 	// stopping answers true once Run's context has ended.
 	stopping func() bool
 
@@ -227,8 +233,16 @@ func wait(ctx context.Context, d time.Duration) bool {
 func (e *Engine) manage(ctx context.Context) {
 	for {
 		changed := map[int]bool{}
+		seam, err := e.seam(ctx)
 		for _, r := range e.runs {
-			r.manage(ctx, changed)
+			switch {
+			case err != nil:
+				r.logManage(ctx, "reading the database's history", err)
+			case e.waiting:
+				e.setReady(r.c.Name, "waits until a relay has compared the log with the broker; run the process outbox")
+			default:
+				r.manage(ctx, seam, changed)
+			}
 		}
 		for n := range changed {
 			e.feed(ctx, n)
@@ -239,9 +253,23 @@ func (e *Engine) manage(ctx context.Context) {
 	}
 }
 
+// seam reads the database's history; without a relay that compares, units are bound to no era.
+func (e *Engine) seam(ctx context.Context) (history.Seam, error) {
+	seam, err := e.cfg.Store.Seam(ctx)
+	if !e.cfg.Compared {
+		seam.Era = ""
+	}
+	e.waiting = err == nil && e.cfg.Compared && !seam.Compared
+	return seam, err
+}
+
 // rest waits until the next turn at the lanes is due, or wanted earlier; false when ctx ended first.
 func (e *Engine) rest(ctx context.Context) bool {
-	t := time.NewTimer(lease.TurnEvery(e.cfg.LeaseTTL))
+	pause := lease.TurnEvery(e.cfg.LeaseTTL)
+	if e.waiting {
+		pause = min(pause, comparedPause)
+	}
+	t := time.NewTimer(pause)
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -251,6 +279,9 @@ func (e *Engine) rest(ctx context.Context) bool {
 	}
 	return ctx.Err() == nil
 }
+
+// comparedPause is how often is looked whether log and broker were compared.
+const comparedPause = 25 * time.Millisecond
 
 // lostPause keeps lanes that are lost again and again from making the engine busy.
 const lostPause = 20 * time.Millisecond
@@ -294,7 +325,7 @@ func (e *Engine) Ready(context.Context) error {
 }
 
 // manage takes the consumer's turn at its lanes, and marks lanes whose set of holders changed.
-func (r *run) manage(ctx context.Context, changed map[int]bool) {
+func (r *run) manage(ctx context.Context, seam history.Seam, changed map[int]bool) {
 	change, err := r.member.Turn(ctx, r.leases())
 	for _, l := range change.Lost {
 		r.drop(l.Lane, l.Epoch)
@@ -306,7 +337,7 @@ func (r *run) manage(ctx context.Context, changed map[int]bool) {
 	}
 	if len(change.Taken) > 0 {
 		r.remember(change.Taken)
-		if err := r.adopt(ctx, change.Taken); err != nil {
+		if err := r.adopt(ctx, seam, change.Taken); err != nil {
 			r.logManage(ctx, "reading the state of lanes", err)
 			return
 		}
@@ -343,13 +374,38 @@ func (r *run) logManage(ctx context.Context, what string, err error) {
 	r.e.cfg.Logger.WarnContext(ctx, "lanes could not be taken or kept, trying again", "consumer", r.c.Name, "what", what, "err", err)
 }
 
+// recognize looks whether the message at each place is the one that was handled: else the place is of another log, and
+// what follows it must not be handled.
+func (r *run) recognize(ctx context.Context, places []Place) error {
+	after := map[mainstay.TopicLane]int64{}
+	ids := map[mainstay.TopicLane]string{}
+	for _, p := range places {
+		if p.MessageID != "" && slices.Contains(r.c.Topics, p.Topic) {
+			after[p.TopicLane], ids[p.TopicLane] = p.Sequence-1, p.MessageID
+		}
+	}
+	ms, err := r.e.cfg.Store.ReadLog(ctx, after, len(after))
+	if err != nil {
+		return err
+	}
+	for _, m := range ms {
+		log := m.TopicLane()
+		if m.Sequence == after[log]+1 && m.ID != ids[log] {
+			return fmt.Errorf("%s has handled message %s as %d of %s/%d, where the log has %s: the place is of another log",
+				r.c.Name, ids[log], m.Sequence, m.Topic, m.Lane, m.ID)
+		}
+	}
+	return nil
+}
+
 // adopt loads what the database knows of lanes that were just taken.
-func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
+func (r *run) adopt(ctx context.Context, seam history.Seam, taken []lease.Lease) error {
 	lanes := make([]int, len(taken))
 	states := map[int]*laneState{}
 	for i, l := range taken {
 		lanes[i] = l.Lane
 		states[l.Lane] = newLaneState(l)
+		states[l.Lane].era, states[l.Lane].current = seam.Era, seam.Current
 	}
 	places, err := r.e.cfg.Store.Places(ctx, r.c.Name, lanes)
 	if err != nil {
@@ -360,8 +416,12 @@ func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
 			continue // of an earlier registration
 		}
 		states[p.Lane].places[p.Topic] = p
-		states[p.Lane].arrived[p.Topic] = p.Sequence
+		states[p.Lane].past[p.Topic] = seam.Logs[p.TopicLane]
+		states[p.Lane].arrived[p.Topic] = p.mark()
 		states[p.Lane].lacks[p.Topic] = true // what was published before the subscription begins
+	}
+	if err := r.recognize(ctx, places); err != nil {
+		return err
 	}
 	parked, err := r.e.cfg.Store.ParkedKeys(ctx, r.c.Name, lanes)
 	if err != nil {

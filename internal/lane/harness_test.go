@@ -139,6 +139,7 @@ type engine struct {
 	store *faultyStore
 	stop  context.CancelFunc
 	done  chan error
+	ready func() error
 }
 
 // faultyStore is a process's way to the database, which can be cut.
@@ -209,7 +210,7 @@ func (w *world) start(change func(*lane.Config, *faultyStore), consumers ...lane
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &engine{w: w, store: fs, stop: cancel, done: make(chan error, 1)}
+	r := &engine{w: w, store: fs, stop: cancel, done: make(chan error, 1), ready: func() error { return e.Ready(ctx) }}
 	go func() { r.done <- e.Run(ctx) }()
 	return r
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
@@ -28,6 +29,7 @@ type run struct {
 	turns    []due         // calls that are due and wait until fewer are under way, in that order
 	calls    int           // under way
 	ended    []*finished   // calls that came back, to be settled
+	tried    map[int]int64 // by lane, the highest incarnation for which the lane was read anew
 	wake     chan struct{} // has a value when a worker may find something to do
 }
 
@@ -38,8 +40,13 @@ type laneState struct {
 	busy   bool
 	places map[string]Place               // by topic
 	buf    map[string][]*mainstay.Message // arrived and not taken yet, by topic, dense
-	// arrived is the last sequence that was put into buf, by topic.
-	arrived map[string]int64
+	// arrived is where the last message that was put into buf stands, by topic.
+	arrived map[string]mark
+	// past is what counts of each log, by topic, as of the era in which the lane was read; current is the incarnation
+	// that was the last one then.
+	past    map[string]history.Log
+	era     string
+	current int64
 	// lacks says of which topics the log has, or may have, messages that are not in buf.
 	lacks  map[string]bool
 	queues map[queueKey]*keyQueue
@@ -70,7 +77,8 @@ type keyQueue struct {
 
 func newLaneState(l lease.Lease) *laneState {
 	return &laneState{
-		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]int64{},
+		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]mark{},
+		past:  map[string]history.Log{},
 		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{},
 	}
 }
@@ -87,7 +95,7 @@ func (ls *laneState) queue(key queueKey) *keyQueue {
 func newRun(e *Engine, c Consumer) *run {
 	return &run{e: e, c: c, member: &lease.Member{
 		Store: e.cfg.Store, Name: c.Name, Holder: e.cfg.Holder, Lanes: e.cfg.Lanes, TTL: e.cfg.LeaseTTL, Alone: e.cfg.ForceLeases,
-	}, lanes: map[int]*laneState{}, unclean: map[int]bool{}, wake: make(chan struct{}, 1)}
+	}, lanes: map[int]*laneState{}, unclean: map[int]bool{}, tried: map[int]int64{}, wake: make(chan struct{}, 1)}
 }
 
 func (r *run) start(ctx, work context.Context, all *sync.WaitGroup) {
@@ -170,16 +178,19 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 		if _, ok := ls.places[m.Topic]; !ok || m.Lane != n {
 			continue
 		}
-		last := ls.arrived[m.Topic]
+		if m.Incarnation > ls.current && r.unknown(ls, m) {
+			return
+		}
+		next := ls.past[m.Topic].Next(ls.arrived[m.Topic].incarnation, ls.arrived[m.Topic].sequence)
 		switch {
-		case m.Sequence <= last:
+		case m.Sequence < next, !ls.past[m.Topic].Has(m.Incarnation, m.Sequence):
 			r.e.cfg.Hooks.Handled(r.c.Name, HandledDuplicate, 1)
 			continue
-		case m.Sequence > last+1 || len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch:
+		case m.Sequence > next || len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch:
 			ls.lacks[m.Topic] = true
 		default:
 			ls.buf[m.Topic] = append(ls.buf[m.Topic], m)
-			ls.arrived[m.Topic] = m.Sequence
+			ls.arrived[m.Topic] = markOf(m)
 		}
 		found = true
 	}
@@ -187,6 +198,33 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 		r.signal()
 	}
 }
+
+// unknown says that the lane is to be read anew: a message is of an incarnation that was opened since. One that is not
+// known then either is a stranger's, and stepped over.
+func (r *run) unknown(ls *laneState, m *mainstay.Message) bool {
+	if r.tried[ls.lease.Lane] >= m.Incarnation {
+		return false
+	}
+	r.tried[ls.lease.Lane] = m.Incarnation
+	ls.gone = true
+	delete(r.lanes, ls.lease.Lane)
+	r.e.look()
+	return true
+}
+
+// mark is where a message stands in its log.
+type mark struct{ incarnation, sequence int64 }
+
+func markOf(m *mainstay.Message) mark { return mark{m.Incarnation, m.Sequence} }
+func (p Place) mark() mark            { return mark{p.Incarnation, p.Sequence} }
+
+// beyond says that a comes behind b.
+func (a mark) beyond(b mark) bool {
+	return a.incarnation > b.incarnation || a.incarnation == b.incarnation && a.sequence > b.sequence
+}
+
+// follows is the sequence that comes behind a place.
+func (ls *laneState) follows(p Place) int64 { return ls.past[p.Topic].Next(p.Incarnation, p.Sequence) }
 
 // sweep marks lanes that are behind the log and have not moved since the last sweep.
 func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneState]map[string]int64) {
@@ -433,17 +471,17 @@ func (r *run) giveBack(t *task) {
 
 // settle makes buf follow the place again, after a task that may have handled less than it took.
 func (ls *laneState) settle(topic string) {
-	buf, place := ls.buf[topic], ls.places[topic].Sequence
-	for len(buf) > 0 && buf[0].Sequence <= place {
+	buf, place := ls.buf[topic], ls.places[topic]
+	for len(buf) > 0 && !markOf(buf[0]).beyond(place.mark()) {
 		buf = buf[1:]
 	}
-	if len(buf) > 0 && buf[0].Sequence > place+1 {
+	if len(buf) > 0 && buf[0].Sequence != ls.follows(place) {
 		buf = nil
 	}
 	if len(buf) == 0 {
 		buf = nil // lets go of the array
-		ls.lacks[topic] = ls.lacks[topic] || ls.arrived[topic] > place
-		ls.arrived[topic] = place
+		ls.lacks[topic] = ls.lacks[topic] || ls.arrived[topic].beyond(place.mark())
+		ls.arrived[topic] = place.mark()
 	}
 	ls.buf[topic] = buf
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
@@ -112,6 +113,9 @@ type Tx interface {
 // Unit says for whom a transaction is.
 type Unit struct {
 	Consumer string
+	// Era is the database's when the lanes were read; another one fences the unit, as does a lost lease. It may be
+	// empty.
+	Era string
 	// Leases are locked, and their epochs checked, before the first statement of the transaction; where there is none,
 	// before it commits.
 	Leases []lease.Lease
@@ -130,6 +134,8 @@ type Store interface {
 	lease.Sharing
 	// Register makes the consumer known, with a place in every lane of its topics.
 	Register(ctx context.Context, r Registration) error
+	// Seam is what the database says of its own history.
+	Seam(ctx context.Context) (history.Seam, error)
 	// Places reads the places of a consumer in the given lanes.
 	Places(ctx context.Context, consumer string, lanes []int) ([]Place, error)
 	// ParkedKeys lists what is parked in the given lanes, by key and sequence, without bodies.

@@ -45,7 +45,7 @@ func (r *run) fire(ctx, work context.Context, lame map[string]time.Time) bool {
 	ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := lame[id]; return ok })
 	if err == nil && len(ids) > 0 {
 		r.e.gate.RLock()
-		err = r.fireAll(work, Unit{Consumer: r.c.Name, Leases: leases}, ids, lame)
+		err = r.fireAll(work, Unit{Consumer: r.c.Name, Era: r.era(), Leases: leases}, ids, lame)
 		r.e.gate.RUnlock()
 	}
 	switch {
@@ -56,6 +56,19 @@ func (r *run) fire(ctx, work context.Context, lame map[string]time.Time) bool {
 		r.e.cfg.Logger.ErrorContext(ctx, "timers could not be read, trying again", "consumer", r.c.Name, "err", err)
 	}
 	return false
+}
+
+// era is the oldest in which a lane was read.
+func (r *run) era() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	oldest := ""
+	for _, ls := range r.lanes {
+		if oldest == "" || ls.era < oldest {
+			oldest = ls.era
+		}
+	}
+	return oldest
 }
 
 // fireAll fires timers in one transaction if it can be, and in ever smaller parts otherwise, so that one that fails

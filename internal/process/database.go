@@ -34,6 +34,8 @@ type Store interface {
 	Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error
 	Dialect() mainstay.Dialect
 	Lanes() int
+	// Origin names the database among all.
+	Origin() string
 	Close() error
 }
 

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/mainstay-io/mainstay"
@@ -55,6 +56,11 @@ func (r *Relay) settle(ctx context.Context, log mainstay.TopicLane, p Progress, 
 		if err != nil {
 			return err
 		}
+		if !known {
+			if found, err := r.strange(ctx, log, tail); err != nil || found != "" {
+				return errors.Join(err, r.refuse(ctx, log, p, tail, found))
+			}
+		}
 		if known && tail.Sequence > p.Sequence { // stored, but the acknowledgement was lost
 			if err := r.adopt(ctx, log, tail); err != nil || r.logs[log] != c {
 				return err
@@ -67,6 +73,26 @@ func (r *Relay) settle(ctx context.Context, log mainstay.TopicLane, p Progress, 
 	}
 	c.compared, c.position, c.id = true, tail.Position, tail.MessageID
 	return nil
+}
+
+// refuse deals with a log whose end is of another history. Where an incarnation can begin behind what was published and
+// handled of it, it does; else the log waits for a person.
+func (r *Relay) refuse(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail, found string) error {
+	if found == "" {
+		return nil
+	}
+	if err := r.explain(log, tail, p, found); err != nil {
+		r.logs[log].fail(err)
+		return nil //nolint:nilerr // it is kept with the log
+	}
+	err := r.open(ctx, Opening{Seen: r.past.Current, Above: tail.Incarnation, Logs: []mainstay.TopicLane{log}, Reason: found})
+	if err != nil {
+		return err
+	}
+	if found, err = r.strange(ctx, log, tail); found != "" {
+		r.hopeless[log] = found
+	}
+	return err
 }
 
 // mourn finds out what was lost of a log whose tail is not the recorded one, and begins to publish it again. As long
@@ -147,7 +173,7 @@ func (r *Relay) knows(ctx context.Context, log mainstay.TopicLane, tail broker.T
 	if err != nil {
 		return false, err
 	}
-	return len(ms) == 1 && ms[0].Sequence == tail.Sequence && ms[0].ID == tail.MessageID, nil
+	return len(ms) == 1 && ms[0].Sequence == tail.Sequence && ms[0].ID == tail.MessageID && ms[0].Incarnation == tail.Incarnation, nil
 }
 
 func (r *Relay) tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker/brokertest"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/internal/relay"
 )
@@ -24,6 +25,7 @@ type database struct {
 	progress map[mainstay.TopicLane]relay.Progress
 	places   map[mainstay.TopicLane]int64
 	refills  map[mainstay.TopicLane]relay.Refill
+	past     history.Seam
 	gone     int64 // up to this sequence, messages have left the outbox
 	members  map[string]time.Time
 	dead     []string
@@ -42,7 +44,8 @@ type holding struct {
 func newDatabase() *database {
 	return &database{
 		logs: map[mainstay.TopicLane][]*mainstay.Message{}, progress: map[mainstay.TopicLane]relay.Progress{},
-		places: map[mainstay.TopicLane]int64{}, refills: map[mainstay.TopicLane]relay.Refill{}, holders: map[int]holding{}, wake: make(chan struct{}, 1),
+		places: map[mainstay.TopicLane]int64{}, refills: map[mainstay.TopicLane]relay.Refill{}, past: history.Seam{Era: "1", Current: 1},
+		holders: map[int]holding{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -52,6 +55,10 @@ func (d *database) grow(log mainstay.TopicLane, n int) {
 	defer d.mu.Unlock()
 	for range n {
 		d.logs[log] = append(d.logs[log], brokertest.Message(log, int64(len(d.logs[log])+1)))
+		if past := d.past.Logs[log]; len(past) > 0 {
+			m := d.logs[log][len(d.logs[log])-1]
+			m.Incarnation, m.Since = past[len(past)-1].ID, past[len(past)-1].First
+		}
 	}
 	select {
 	case d.wake <- struct{}{}:
@@ -131,12 +138,16 @@ func (d *database) Progress(ctx context.Context) ([]relay.Progress, error) {
 	return slices.Collect(maps.Values(d.progress)), nil
 }
 
-func (d *database) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress, refills []relay.Advance) error {
+func (d *database) SaveProgress(ctx context.Context, s relay.Save) error {
+	leases, ps, refills := s.Leases, s.Progress, s.Refills
 	done, err := d.enter(ctx, "save")
 	if err != nil {
 		return err
 	}
 	defer done()
+	if s.Era != d.past.Era {
+		return lease.ErrFenced
+	}
 	held := map[int]bool{}
 	for _, l := range leases {
 		held[l.Lane] = d.holders[l.Lane].epoch == l.Epoch
@@ -163,6 +174,72 @@ func (d *database) SaveProgress(ctx context.Context, leases []lease.Lease, ps []
 			}
 		}
 	}
+	return nil
+}
+
+func (d *database) Seam(ctx context.Context) (history.Seam, error) {
+	done, err := d.enter(ctx, "seam")
+	if err != nil {
+		return history.Seam{}, err
+	}
+	defer done()
+	past := d.past
+	past.Logs = maps.Clone(past.Logs)
+	return past, nil
+}
+
+func (d *database) Logs(ctx context.Context) ([]mainstay.TopicLane, error) {
+	done, err := d.enter(ctx, "logs")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	logs := map[mainstay.TopicLane]bool{}
+	for log := range d.logs {
+		logs[log] = true
+	}
+	for log := range d.places {
+		logs[log] = true
+	}
+	return slices.Collect(maps.Keys(logs)), nil
+}
+
+func (d *database) Compared(ctx context.Context, era string) error {
+	done, err := d.enter(ctx, "compared")
+	if err != nil {
+		return err
+	}
+	defer done()
+	d.past.Compared = d.past.Compared || era == d.past.Era
+	return nil
+}
+
+func (d *database) OpenIncarnation(ctx context.Context, o relay.Opening) error {
+	done, err := d.enter(ctx, "open")
+	if err != nil {
+		return err
+	}
+	defer done()
+	if o.Seen != d.past.Current {
+		return nil
+	}
+	d.past.Current = max(o.Seen, o.Above) + 1
+	past := maps.Clone(d.past.Logs)
+	if past == nil {
+		past = map[mainstay.TopicLane]history.Log{}
+	}
+	for _, log := range append(slices.Collect(maps.Keys(d.logs)), o.Logs...) {
+		first := max(d.progress[log].Sequence, d.places[log]) + 1
+		past[log] = past[log].With(history.Incarnation{ID: d.past.Current, First: first})
+		for i, m := range d.logs[log] {
+			if m.Sequence >= first {
+				again := *m
+				again.Incarnation, again.Since = d.past.Current, first
+				d.logs[log][i] = &again
+			}
+		}
+	}
+	d.past.Logs = past
 	return nil
 }
 

@@ -140,7 +140,7 @@ func (r *Relay) advance(ctx context.Context, p Progress, to Advance) error {
 	}
 	callCtx, cancel := r.call(ctx, "recording a refill")
 	defer cancel()
-	if err := r.cfg.Store.SaveProgress(callCtx, []lease.Lease{r.leases[log.Lane]}, ps, []Advance{to}); err != nil {
+	if err := r.cfg.Store.SaveProgress(callCtx, Save{Era: r.past.Era, Leases: []lease.Lease{r.leases[log.Lane]}, Progress: ps, Refills: []Advance{to}}); err != nil {
 		r.logs[log].compared = false
 		return r.fenced(ctx, fmt.Errorf("recording a refill: %w", err))
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
@@ -51,6 +52,8 @@ type Config struct {
 	// Holder names this process among those that share the lanes; Lanes is how many there are.
 	Holder string
 	Lanes  int
+	// Origin names the database in what it publishes; empty means that nobody is to be told apart.
+	Origin string
 	// ForceLeases takes every lane at once: for a process that knows that it is alone.
 	ForceLeases bool
 	// TTL is how long a lease lives without being renewed; Poll how often the log is looked at without a wake-up;
@@ -87,6 +90,10 @@ type Relay struct {
 	member  *lease.Member
 	shared  clock.Mono // since the last turn of the member
 	checked clock.Mono
+	// past is the database's history, as of seamed; sure says that nothing has failed since.
+	past   history.Seam
+	seamed clock.Mono
+	sure   bool
 	// generation is the broker's at the last look.
 	generation int64
 	logs       map[mainstay.TopicLane]*cursor
@@ -95,6 +102,8 @@ type Relay struct {
 	// unrecorded is what was published and is not saved yet, the oldest of it since unrecordedSince.
 	unrecorded      map[mainstay.TopicLane]Progress
 	unrecordedSince clock.Mono
+	// hopeless says of logs what no incarnation explains.
+	hopeless map[mainstay.TopicLane]string
 
 	mu      sync.Mutex
 	problem error
@@ -144,8 +153,8 @@ func New(cfg Config) *Relay {
 	}
 	return &Relay{
 		cfg: cfg, member: member, leases: map[int]lease.Lease{}, logs: map[mainstay.TopicLane]*cursor{}, refused: map[string]bool{},
-		unrecorded: map[mainstay.TopicLane]Progress{},
-		problem:    errors.New("the relay has not compared log and broker yet"),
+		unrecorded: map[mainstay.TopicLane]Progress{}, hopeless: map[mainstay.TopicLane]string{},
+		problem: errors.New("the relay has not compared log and broker yet"),
 	}
 }
 
@@ -163,6 +172,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		r.report(ctx, err)
 		switch {
 		case err != nil:
+			r.sure = false
 			failures++
 			pause(ctx, backoff(failures), nil)
 		case more:
@@ -186,6 +196,9 @@ func (r *Relay) Ready() error {
 // more at once.
 func (r *Relay) turn(ctx context.Context) (more bool, err error) {
 	if err := r.keepLeases(ctx); err != nil {
+		return false, err
+	}
+	if err := r.seam(ctx); err != nil {
 		return false, err
 	}
 	if err := r.keepRecord(ctx); err != nil {

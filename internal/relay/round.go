@@ -179,7 +179,7 @@ func (r *Relay) save(ctx context.Context, latest map[mainstay.TopicLane]Progress
 	}
 	ctx, cancel := r.call(ctx, "recording the relay's progress")
 	defer cancel()
-	if err := r.cfg.Store.SaveProgress(ctx, leases, ps, nil); err != nil {
+	if err := r.cfg.Store.SaveProgress(ctx, Save{Era: r.past.Era, Leases: leases, Progress: ps}); err != nil {
 		return fmt.Errorf("recording the relay's progress: %w", err)
 	}
 	return nil

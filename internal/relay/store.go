@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lease"
 )
 
@@ -32,6 +33,22 @@ type Advance struct {
 	Done     bool
 }
 
+// Save is what a round has changed: progress and refills, under the leases of their lanes, in an era.
+type Save struct {
+	Era      string
+	Leases   []lease.Lease
+	Progress []Progress
+	Refills  []Advance
+}
+
+// Opening says which incarnation is to be opened: one above Seen, which is the current one, and above Above, the
+// highest that the broker has seen. Logs are those that must have it, even if nothing was ever written to them.
+type Opening struct {
+	Seen, Above int64
+	Logs        []mainstay.TopicLane
+	Reason      string
+}
+
 // Store is what the relay needs of the database.
 type Store interface {
 	// Heads answers with the last sequence of every log, those without messages excepted.
@@ -42,9 +59,18 @@ type Store interface {
 	// Progress reads the progress of every log.
 	Progress(ctx context.Context) ([]Progress, error)
 	// SaveProgress writes progress, and moves refills, under the leases of their lanes; lease.ErrFenced when one of
-	// them was lost: then nothing is written. A refill that is not at From any more was taken back meanwhile, and
-	// stays where it is.
-	SaveProgress(ctx context.Context, leases []lease.Lease, ps []Progress, refills []Advance) error
+	// them was lost, or the era is over: then nothing is written. A refill that is not at From any more was taken back
+	// meanwhile, and stays where it is.
+	SaveProgress(ctx context.Context, s Save) error
+	// Seam is what the database says of its own history.
+	Seam(ctx context.Context) (history.Seam, error)
+	// Logs names every log of this database that somebody writes or reads.
+	Logs(ctx context.Context) ([]mainstay.TopicLane, error)
+	// Compared notes that log and broker were compared in this era; in another one it does nothing.
+	Compared(ctx context.Context, era string) error
+	// OpenIncarnation lets every log go on in a new incarnation, behind what was published or handled of it. It does
+	// nothing when Seen is not the current one any more.
+	OpenIncarnation(ctx context.Context, o Opening) error
 	// Refills reads the refills under way, of every log.
 	Refills(ctx context.Context) ([]Refill, error)
 	// StartRefill begins a refill, or takes the one that is under way back to the given sequence if it is beyond.

@@ -61,6 +61,8 @@ type Config struct {
 	Replicas int
 	// Sync must say how the server is configured; it is not the promise that depends on it but the speed.
 	Sync Sync
+	// Origin names the database in every record that is published, unless it is empty.
+	Origin string
 	// AckTimeout bounds the wait for the acknowledgement of one round, 5 s when zero.
 	AckTimeout time.Duration
 	// Logger gets what healed itself; nil means none.
@@ -241,7 +243,7 @@ func (b *Broker) look(ctx context.Context, log mainstay.TopicLane, get func(jets
 		return broker.Tail{}, nil
 	}
 	r := b.record(log, raw)
-	return broker.Tail{Incarnation: r.incarnation, Sequence: r.sequence, MessageID: r.id, Position: r.position}, nil
+	return broker.Tail{Incarnation: r.incarnation, Sequence: r.sequence, MessageID: r.id, Position: r.position, Origin: r.origin}, nil
 }
 
 var topicForm = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)

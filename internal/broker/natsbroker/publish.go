@@ -136,6 +136,9 @@ func (b *Broker) encodeOne(m *mainstay.Message) (outgoing, int, error) {
 	if err != nil {
 		return outgoing{}, 0, err
 	}
+	if b.cfg.Origin != "" {
+		msg.Header[originHeader] = []string{b.cfg.Origin}
+	}
 	const ownHeaders = 512 // room for what publishing adds
 	header := headerSize(msg.Header) + ownHeaders
 	if header > maxHeader {

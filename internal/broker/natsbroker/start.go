@@ -14,14 +14,14 @@ import (
 // place is what a record says of its place in the log.
 type place struct {
 	incarnation, sequence, position int64
-	id                              string
+	id, origin                      string
 }
 
 // record reads the place of a raw record; of one that is not readable only the position is known.
 func (b *Broker) record(log mainstay.TopicLane, raw *jetstream.RawStreamMsg) place {
 	p := place{position: int64(raw.Sequence)} //nolint:gosec // sequences stay far below 2^63
 	if m, err := decode(log, raw.Header, nil); err == nil {
-		p.incarnation, p.sequence, p.id = m.Incarnation, m.Sequence, m.ID
+		p.incarnation, p.sequence, p.id, p.origin = m.Incarnation, m.Sequence, m.ID, first(raw.Header, originHeader)
 	}
 	return p
 }

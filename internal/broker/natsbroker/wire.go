@@ -18,7 +18,9 @@ import (
 const (
 	attrPrefix  = "ce-"
 	contentType = "content-type"
-	jsonContent = "application/json"
+	// originHeader names the database that a record comes from.
+	originHeader = "mainstay-origin"
+	jsonContent  = "application/json"
 	// dataContentType is the attribute that binary mode has as content-type; JSON when absent.
 	dataContentType = "datacontenttype"
 )
@@ -59,6 +61,9 @@ func encode(subject string, m *mainstay.Message) (*nats.Msg, error) {
 	set("ce-time", m.CreatedAt.UTC().Format(time.RFC3339Nano))
 	set("ce-sequence", strconv.FormatInt(m.Sequence, 10))
 	set("ce-incarnation", strconv.FormatInt(m.Incarnation, 10))
+	if m.Since > 0 {
+		set("ce-since", strconv.FormatInt(m.Since, 10))
+	}
 	for _, a := range attributes() {
 		if v := *a.field(m); v != "" {
 			set(a.key, escape(v))
@@ -107,6 +112,11 @@ func decodePlace(m *mainstay.Message, h nats.Header) (err error) {
 	}
 	if m.Incarnation, err = strconv.ParseInt(first(h, "ce-incarnation"), 10, 64); err != nil || m.Incarnation < 0 {
 		return fmt.Errorf("incarnation %q is not a number", first(h, "ce-incarnation"))
+	}
+	if since := first(h, "ce-since"); since != "" {
+		if m.Since, err = strconv.ParseInt(since, 10, 64); err != nil || m.Since < 1 {
+			return fmt.Errorf("since %q is not a positive number", since)
+		}
 	}
 	if m.CreatedAt, err = time.Parse(time.RFC3339Nano, first(h, "ce-time")); err != nil {
 		return fmt.Errorf("reading the time: %w", err)

@@ -3,7 +3,6 @@ package carrier
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -42,28 +41,18 @@ func Log(db *process.Database) *Carrier {
 	return &Carrier{Reader: b, Ready: b.Ready, Place: "none: workers read the database's log"}
 }
 
-// Open opens the configured broker that is a server's, or the database's log, and makes sure that a broker is a copy
-// of this database's log and of no other. Errors are for operators, with the exit code that they stand for.
+// Open opens the configured broker that is a server's, or the database's log. Whether a broker is a copy of this
+// database's log the relay finds out. Errors are for operators, with the exit code that they stand for.
 func Open(ctx context.Context, cfg app.Config, db *process.Database, log *slog.Logger) (*Carrier, error) {
 	if cfg.Broker == Database {
 		return Log(db), nil
 	}
-	b, err := natsbroker.Open(ctx, natsbroker.Config{URL: cfg.Broker, Sync: natsbroker.SyncLazy, Logger: log})
+	b, err := natsbroker.Open(ctx, natsbroker.Config{URL: cfg.Broker, Sync: natsbroker.SyncLazy, Origin: db.Origin(), Logger: log})
 	if err != nil {
 		return nil, app.Errorf(app.ExitUnreachable, "Check that the server runs and that --broker names it.",
 			"connecting to the broker %s: %w", app.Redact(cfg.Broker), err)
 	}
-	c := Of(b, app.Redact(cfg.Broker))
-	strange, err := Stranger(ctx, b, db)
-	if err == nil && strange != "" {
-		err = app.Errorf(app.ExitConflict,
-			"If the database was restored, delete the stream: it is filled again from the outbox. If the stream is another database's, name another broker.",
-			"the broker %s has messages that this database never wrote: %s", app.Redact(cfg.Broker), strange)
-	}
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	return c, nil
+	return Of(b, app.Redact(cfg.Broker)), nil
 }
 
 // Host opens the configured carrier for the life of a process, as a dependency of its readiness.

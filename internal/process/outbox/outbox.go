@@ -55,7 +55,7 @@ func New(cfg Config) *Part {
 	}
 	if cfg.Publisher != nil {
 		p.Relay = relay.New(relay.Config{
-			Store: cfg.DB, Leases: cfg.DB, Broker: cfg.Publisher, Holder: cfg.Holder, Lanes: cfg.DB.Lanes(),
+			Store: cfg.DB, Leases: cfg.DB, Broker: cfg.Publisher, Origin: cfg.DB.Origin(), Holder: cfg.Holder, Lanes: cfg.DB.Lanes(),
 			ForceLeases: cfg.DB.Alone, Poll: cfg.DB.PollEvery, Keep: carrier.Keep, Logger: cfg.Log, Clock: clock.System, Hooks: cfg.Relay,
 		})
 	}

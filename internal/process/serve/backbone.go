@@ -98,7 +98,7 @@ func (b *backbone) wire(gateway *sandbox.Gateway, m hooks) error {
 		Relay: m.relay, Sequencer: m.sequencer, Retention: m.retention,
 	})
 	b.worker, err = workerpart.New(workerpart.Config{
-		Config: b.cfg, DB: b.db, Reader: b.carrier.Reader, Gateway: gateway, Holder: holder, Log: b.log,
+		Config: b.cfg, DB: b.db, Reader: b.carrier.Reader, Compared: b.carrier.Publisher != nil, Gateway: gateway, Holder: holder, Log: b.log,
 		Lanes: m.lane, Sagas: m.saga, Ended: b.intake.Waiters.Poke, Register: m.register,
 	})
 	return err

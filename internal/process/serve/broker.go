@@ -17,7 +17,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/process/carrier"
 )
 
-// openBroker opens the configured broker, and makes sure that it is a copy of this database's log and of no other.
+// openBroker opens the configured broker.
 func openBroker(ctx context.Context, cfg app.Config, db *process.Database, log *slog.Logger) (*carrier.Carrier, error) {
 	switch cfg.Broker {
 	case "":
@@ -31,7 +31,7 @@ func openBroker(ctx context.Context, cfg app.Config, db *process.Database, log *
 
 // openOwn opens the embedded server. A store that is not of the database is set aside.
 func openOwn(ctx context.Context, cfg app.Config, db *process.Database, log *slog.Logger) (*carrier.Carrier, error) {
-	c, err := openEmbedded(ctx, cfg, log)
+	c, err := openEmbedded(ctx, cfg, db, log)
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +48,10 @@ func openOwn(ctx context.Context, cfg app.Config, db *process.Database, log *slo
 	}
 	log.WarnContext(ctx, "the broker's store was not of this database, as after a restore: it was set aside, and is filled again from the outbox",
 		"found", strange, "kept", aside)
-	return openEmbedded(ctx, cfg, log)
+	return openEmbedded(ctx, cfg, db, log)
 }
 
-func openEmbedded(ctx context.Context, cfg app.Config, log *slog.Logger) (*carrier.Carrier, error) {
+func openEmbedded(ctx context.Context, cfg app.Config, db *process.Database, log *slog.Logger) (*carrier.Carrier, error) {
 	lazy := cfg.NATSSync == "lazy"
 	srv, err := natsembed.Start(ctx, natsembed.Config{Dir: filepath.Join(cfg.Data, brokerDir), Lazy: lazy, Logger: log})
 	if err != nil {
@@ -61,7 +61,7 @@ func openEmbedded(ctx context.Context, cfg app.Config, log *slog.Logger) (*carri
 	if lazy {
 		sync, words = natsbroker.SyncLazy, "synced lazily: a power cut may lose its tail, which is filled again from the outbox"
 	}
-	b, err := natsbroker.Open(ctx, natsbroker.Config{InProcess: srv, Sync: sync, Logger: log})
+	b, err := natsbroker.Open(ctx, natsbroker.Config{InProcess: srv, Sync: sync, Origin: db.Origin(), Logger: log})
 	if err != nil {
 		return nil, errors.Join(err, srv.Shutdown(ctx))
 	}

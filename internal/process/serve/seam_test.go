@@ -9,8 +9,6 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
-	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
-	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/process"
@@ -65,33 +63,5 @@ func TestOpenBroker_SetsAsideAStoreThatIsNotOfTheDatabase(t *testing.T) {
 		if err := c.Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-func TestOpenBroker_RefusesABrokerThatIsNotOfTheDatabase(t *testing.T) {
-	t.Parallel()
-	log := slog.New(slog.DiscardHandler)
-	srv, err := natsembed.Start(t.Context(), natsembed.Config{Dir: t.TempDir(), Lazy: true, Listen: "127.0.0.1:0"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := srv.Shutdown(t.Context()); err != nil {
-			t.Error(err)
-		}
-	}()
-	other, err := natsbroker.Open(t.Context(), natsbroker.Config{InProcess: srv, Logger: log})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := other.Publish(t.Context(), published(), nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, err = openBroker(t.Context(), app.Config{Broker: srv.URL()}, newSQLite(t, t.TempDir()), log)
-	if app.ExitCode(t.Context(), err) != app.ExitConflict {
-		t.Fatalf("got %v", err)
 	}
 }

@@ -31,6 +31,8 @@ type Config struct {
 	Config app.Config
 	DB     *process.Database
 	Reader broker.Reader
+	// Compared says that a relay publishes to what Reader reads.
+	Compared bool
 	// Gateway is where payments are made.
 	Gateway payment.Gateway
 	// Holder names the process in leases.
@@ -64,7 +66,7 @@ func New(cfg Config) (*Part, error) {
 		return nil, err
 	}
 	w := worker.New(worker.Config{
-		Store: cfg.DB, Reader: cfg.Reader, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
+		Store: cfg.DB, Reader: cfg.Reader, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
 		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
 		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Logger: cfg.Log, Hooks: cfg.Lanes,
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -56,6 +57,11 @@ func (s *Store) check(ctx context.Context) error {
 		return errors.Join(&SchemaError{Want: migrations.Latest(mainstay.Postgres)}, err)
 	}
 	s.outbox = ob
+	var founded int64
+	if err := s.db.GetContext(ctx, &founded, originQuery); err != nil {
+		return fmt.Errorf("reading when the database was founded: %w", err)
+	}
+	s.origin = strconv.FormatInt(founded, 36)
 	return nil
 }
 

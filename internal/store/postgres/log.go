@@ -184,10 +184,12 @@ func (s *Store) readOutbox(ctx context.Context, rows []positionsRow, share int) 
 	}
 	byPosition := make(map[int64]*mainstay.Message, len(found))
 	for _, r := range found {
-		m, err := r.message(places[r.Position])
+		at := places[r.Position]
+		m, err := r.message(at)
 		if err != nil {
 			return nil, err
 		}
+		m.Since = s.tail.since(at.TopicLane, at.incarnation)
 		byPosition[r.Position] = m
 	}
 	ms := make([]*mainstay.Message, 0, len(order))

@@ -83,6 +83,8 @@ type Store struct {
 	outbox *outbox.Outbox
 	// lockSpace keeps the advisory locks of two schemas of one database apart.
 	lockSpace string
+	// origin names the database in what it publishes.
+	origin string
 
 	news *news
 	tail *tail

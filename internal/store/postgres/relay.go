@@ -45,7 +45,8 @@ on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequ
     message_id = excluded.message_id, broker_position = excluded.broker_position, epoch = excluded.epoch`
 
 // SaveProgress writes progress, and moves refills, under the leases of their lanes.
-func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress, refills []relay.Advance) error {
+func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
+	leases, ps := save.Leases, save.Progress
 	epochs := map[int]int64{}
 	for _, l := range leases {
 		epochs[l.Lane] = l.Epoch
@@ -63,10 +64,13 @@ func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []rel
 		incarnations[i], sequences[i], positions[i], under[i] = p.Incarnation, p.Sequence, p.BrokerPosition, epoch
 	}
 	err := s.do(ctx, s.under(leases), func(_ context.Context, t *tx) error {
+		if save.Era != "" {
+			t.Queue(fenceEra, save.Era)
+		}
 		if len(ps) > 0 {
 			t.Queue(saveProgressQuery, topics, lanes, incarnations, sequences, ids, positions, under)
 		}
-		for _, a := range refills {
+		for _, a := range save.Refills {
 			queueAdvance(t, a)
 		}
 		return nil

@@ -26,7 +26,7 @@ func sagaRow(id string, now time.Time) *orchestrator.Row {
 	}
 }
 
-func history(r *orchestrator.Row) []orchestrator.History {
+func historyRow(r *orchestrator.Row) []orchestrator.History {
 	return []orchestrator.History{{SagaID: r.ID, Version: r.Version, At: r.UpdatedAt, Entry: "it went on", Sent: []string{"m"}}}
 }
 
@@ -52,14 +52,14 @@ func TestSaga_KeepsInstances(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC)
 	a, b := sagaRow("a", now), sagaRow("b", now)
 	inTx(t, s, func(ctx context.Context, tx mainstay.Tx) error {
-		return s.Insert(ctx, tx, []*orchestrator.Row{b, a}, append(history(a), history(b)...))
+		return s.Insert(ctx, tx, []*orchestrator.Row{b, a}, append(historyRow(a), historyRow(b)...))
 	})
 	if diff := cmp.Diff([]*orchestrator.Row{a, b}, load(t, s, "b", "a", "none")); diff != "" {
 		t.Fatal(diff)
 	}
 	a.Version, a.State.Status, a.Due, a.Ended = 2, saga.Completed, time.Time{}, now
 	inTx(t, s, func(ctx context.Context, tx mainstay.Tx) error {
-		return s.Save(ctx, tx, []*orchestrator.Row{a}, history(a))
+		return s.Save(ctx, tx, []*orchestrator.Row{a}, historyRow(a))
 	})
 	if diff := cmp.Diff([]*orchestrator.Row{a, b}, load(t, s, "a", "b")); diff != "" {
 		t.Fatal(diff)

@@ -300,14 +300,14 @@ func TestRelay_SavesProgressUnderItsLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []relay.Progress{{TopicLane: mainstay.TopicLane{Topic: "orders"}, Incarnation: 1, Sequence: 9, MessageID: "m", BrokerPosition: 12}}
-	if err := s.SaveProgress(t.Context(), ls, want, nil); err != nil {
+	if err := s.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: want}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Acquire(t.Context(), "relay", []int{1}, "two", time.Minute, true); err != nil {
 		t.Fatal(err)
 	}
 	worse := []relay.Progress{{TopicLane: want[0].TopicLane, Incarnation: 1, Sequence: 3}}
-	if err := s.SaveProgress(t.Context(), ls, worse, nil); !isFenced(err) {
+	if err := s.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: worse}); !isFenced(err) {
 		t.Fatalf("got %v, want fenced", err)
 	}
 	got, err := s.Progress(t.Context())

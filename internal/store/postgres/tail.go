@@ -11,6 +11,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/history"
 )
 
 // Bounds of what is kept in memory: a log's latest messages, at least tailSize and at most twice as many, and none
@@ -37,6 +38,9 @@ type tail struct {
 	// nil while another one may.
 	heads map[mainstay.TopicLane]int64
 	asOf  clock.Mono
+
+	// past is the history that all of this belongs to.
+	past history.Seam
 
 	// own has by position what this process has committed while its sequencer numbers; order has the positions in the
 	// order of the commits, those that have left own too.
@@ -214,6 +218,7 @@ func (t *tail) grow(incarnation int64, logs []numbered) {
 		for i, position := range l.positions {
 			if m := t.take(position); m != nil {
 				m.Incarnation, m.Sequence = incarnation, l.head-int64(len(l.positions)-1-i)
+				m.Since = t.sinceLocked(m.TopicLane(), incarnation)
 				t.put(m)
 			}
 		}

@@ -21,15 +21,20 @@ const tailSize = 2048
 type tail struct {
 	mu   sync.Mutex
 	logs map[mainstay.TopicLane][]*mainstay.Message // dense in sequence
+	// stamp tells the incarnation of a sequence, and where it begins.
+	stamp func(log mainstay.TopicLane, sequence int64) (id, since int64)
 }
 
-func newTail() *tail { return &tail{logs: map[mainstay.TopicLane][]*mainstay.Message{}} }
+func newTail(stamp func(mainstay.TopicLane, int64) (int64, int64)) *tail {
+	return &tail{logs: map[mainstay.TopicLane][]*mainstay.Message{}, stamp: stamp}
+}
 
-// add appends committed messages, in commit order.
+// add appends committed messages, in commit order, and gives them their incarnation.
 func (t *tail) add(ms []*mainstay.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, m := range ms {
+		m.Incarnation, m.Since = t.stamp(m.TopicLane(), m.Sequence)
 		log := t.logs[m.TopicLane()]
 		if n := len(log); n > 0 && log[n-1].Sequence+1 != m.Sequence {
 			log = nil // somebody else has written in between: memory must be dense
@@ -149,13 +154,14 @@ from outbox where topic = $1 and lane = $2 and sequence > $3 order by sequence l
 func (s *Store) readRows(ctx context.Context, log mainstay.TopicLane, after int64, limit int) ([]*mainstay.Message, error) {
 	var ms []*mainstay.Message
 	err := each(ctx, s, func(rows *sql.Rows) error {
-		m := &mainstay.Message{Topic: log.Topic, Lane: log.Lane, Incarnation: 1}
+		m := &mainstay.Message{Topic: log.Topic, Lane: log.Lane}
 		var headers []byte
 		var created int64
 		err := rows.Scan(&m.ID, &m.Sequence, &m.Key, &m.Type, &m.AggregateType, &m.AggregateID, &headers, &m.Payload, &created)
 		if err != nil {
 			return err
 		}
+		m.Incarnation, m.Since = s.incarnation(log, m.Sequence)
 		m.CreatedAt = fromMicros(created)
 		ms = append(ms, m)
 		return outbox.DecodeAttributes(headers, m)
@@ -188,7 +194,8 @@ on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequ
     message_id = excluded.message_id, broker_position = excluded.broker_position, epoch = excluded.epoch`
 
 // SaveProgress writes progress, and moves refills, under the leases of their lanes.
-func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []relay.Progress, refills []relay.Advance) error {
+func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
+	leases, ps := save.Leases, save.Progress
 	epochs := map[int]int64{}
 	for _, l := range leases {
 		epochs[l.Lane] = l.Epoch
@@ -204,7 +211,7 @@ func (s *Store) SaveProgress(ctx context.Context, leases []lease.Lease, ps []rel
 			}
 			t.Queue(saveProgressQuery, p.Topic, p.Lane, p.Incarnation, p.Sequence, p.MessageID, p.BrokerPosition, epoch)
 		}
-		for _, a := range refills {
+		for _, a := range save.Refills {
 			queueAdvance(t, a)
 		}
 		return nil

@@ -12,12 +12,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"modernc.org/sqlite" // the driver, and its error type
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
@@ -46,6 +49,10 @@ type Store struct {
 
 	tail  *tail
 	wakes wakes
+
+	past     atomic.Pointer[history.Seam]
+	compared atomic.Bool
+	origin   string
 }
 
 const readers = 4
@@ -91,8 +98,8 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, reads: reads, writes: writes,
 		drain: make(chan *job, queue), intake: make(chan *job, queue), quit: make(chan struct{}),
-		tail: newTail(),
 	}
+	s.tail = newTail(s.incarnation)
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening %s: %w", cfg.Path, err), reads.Close(), writes.Close())
 	}
@@ -105,6 +112,16 @@ func (s *Store) start(ctx context.Context) error {
 		return err
 	}
 	s.outbox = ob
+	past, err := readHistory(ctx, s.reads)
+	if err != nil {
+		return err
+	}
+	s.past.Store(past)
+	var founded int64
+	if err := queryRow(ctx, s.reads, originQuery, nil, &founded); err != nil {
+		return fmt.Errorf("reading when the database was founded: %w", err)
+	}
+	s.origin = strconv.FormatInt(founded, 36)
 	conn, err := s.writes.Conn(ctx)
 	if err != nil {
 		return err

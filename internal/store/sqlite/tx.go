@@ -156,7 +156,7 @@ func (t *tx) number(ctx context.Context) error {
 	at := t.now.Truncate(time.Microsecond)
 	for _, m := range t.sent {
 		counts[m.TopicLane()]++
-		m.Incarnation, m.Sequence, m.CreatedAt = 1, counts[m.TopicLane()], at
+		m.Sequence, m.CreatedAt = counts[m.TopicLane()], at
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
@@ -243,6 +244,7 @@ func Log(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"a reader is woken":                         logWake,
 		"progress under a lease":                    logProgress,
 		"refills":                                   logRefills,
+		"incarnations":                              logIncarnations,
 		"the lowest places":                         logMinPlaces,
 		"a refused message, once":                   logDeadLetter,
 		"the limit is for all logs":                 logLimit,
@@ -318,13 +320,13 @@ func logWake(t *testing.T, f *Fixture) {
 func logProgress(t *testing.T, f *Fixture) {
 	ls := f.acquire(t, "relay", "x", time.Minute, false, 0)
 	at := relay.Progress{TopicLane: mainstay.TopicLane{Topic: "a"}, Incarnation: 1, Sequence: 7, MessageID: "0190f7c2-0000-7000-8000-000000000001", BrokerPosition: 9}
-	noError(t, "saving", f.SaveProgress(t.Context(), ls, []relay.Progress{at}, nil))
+	noError(t, "saving", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: []relay.Progress{at}}))
 	at.Sequence, at.BrokerPosition = 5, 1 // refilled
-	noError(t, "saving what went back", f.SaveProgress(t.Context(), ls, []relay.Progress{at}, nil))
+	noError(t, "saving what went back", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: []relay.Progress{at}}))
 	further := at
 	further.Sequence = 100
 	f.acquire(t, "relay", "y", time.Minute, true, 0)
-	fenced(t, "saving with a lost lease", f.SaveProgress(t.Context(), ls, []relay.Progress{further}, nil))
+	fenced(t, "saving with a lost lease", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: []relay.Progress{further}}))
 	ps, err := f.Progress(t.Context())
 	noError(t, "reading", err)
 	equal(t, "progress", []relay.Progress{at}, ps)
@@ -337,7 +339,7 @@ func logRefills(t *testing.T, f *Fixture) {
 		noError(t, "beginning", f.StartRefill(t.Context(), relay.Refill{TopicLane: at.TopicLane, Sequence: sequence, Reason: "because"}))
 	}
 	advance := func(from, to int64, done bool) {
-		noError(t, "moving", f.SaveProgress(t.Context(), ls, nil, []relay.Advance{{TopicLane: at.TopicLane, From: from, To: to, Done: done}}))
+		noError(t, "moving", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Refills: []relay.Advance{{TopicLane: at.TopicLane, From: from, To: to, Done: done}}}))
 	}
 	wants := func(what string, want ...relay.Refill) {
 		t.Helper()
@@ -356,7 +358,7 @@ func logRefills(t *testing.T, f *Fixture) {
 	at.Sequence = 3
 	wants("taken back while a round was under way", at)
 	f.acquire(t, "relay", "y", time.Minute, true, 0)
-	fenced(t, "moving with a lost lease", f.SaveProgress(t.Context(), ls, nil, []relay.Advance{{TopicLane: at.TopicLane, From: 3, To: 9}}))
+	fenced(t, "moving with a lost lease", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Refills: []relay.Advance{{TopicLane: at.TopicLane, From: 3, To: 9}}}))
 	ls = f.acquire(t, "relay", "y", time.Minute, true, 0)
 	advance(3, 9, true)
 	wants("ended")
@@ -446,4 +448,45 @@ func logLimit(t *testing.T, f *Fixture) {
 		}
 	}
 	equal(t, "messages", len(ms), got)
+}
+
+func logIncarnations(t *testing.T, f *Fixture) {
+	first := message("a", "k", "1")
+	f.send(t, first, message("a", "k", "2"))
+	noError(t, "registering", f.Register(t.Context(), lane.Registration{Consumer: "c", Topics: []string{"a", "b"}}))
+	ls := f.acquire(t, "relay", "x", time.Minute, false, first.Lane)
+	log := first.TopicLane()
+	noError(t, "saving", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: []relay.Progress{{
+		TopicLane: log, Incarnation: 1, Sequence: 2, MessageID: "0190f7c2-0000-7000-8000-000000000001", BrokerPosition: 9,
+	}}}))
+	f.send(t, message("a", "k", "3")) // after the moment that the database went back to
+	before, err := f.Seam(t.Context())
+	noError(t, "reading the history", err)
+	reader := f.acquire(t, "c", "w", time.Minute, false, log.Lane)
+	other := mainstay.TopicLane{Topic: "never-written", Lane: 0}
+	o := relay.Opening{Seen: before.Current, Above: before.Current + 3, Logs: []mainstay.TopicLane{other}, Reason: "test"}
+	noError(t, "opening", f.OpenIncarnation(t.Context(), o))
+	noError(t, "opening once more", f.OpenIncarnation(t.Context(), o))
+	after, err := f.Seam(t.Context())
+	noError(t, "reading the history", err)
+	equal(t, "the incarnation", before.Current+4, after.Current)
+	equal(t, "the log's history", history.Log{{ID: after.Current, First: 3}}, after.Logs[log])
+	equal(t, "the history of a log that nobody wrote", history.Log{{ID: after.Current, First: 1}}, after.Logs[other])
+	f.send(t, message("a", "k", "4"))
+	for i, m := range f.read(t, log, 0, 10) {
+		want, since := before.Current, int64(0)
+		if i >= 2 {
+			want, since = after.Current, 3
+		}
+		if m.Incarnation != want || m.Since != since {
+			t.Errorf("message %d is of incarnation %d since %d, want %d since %d", m.Sequence, m.Incarnation, m.Since, want, since)
+		}
+	}
+	err = f.Unit(t.Context(), lane.Unit{Consumer: "c", Leases: reader}, func(context.Context, lane.Tx) error { return nil })
+	fenced(t, "who has read before", err)
+	noError(t, "comparing", f.Compared(t.Context(), "another era"))
+	noError(t, "comparing", f.Compared(t.Context(), after.Era))
+	after, err = f.Seam(t.Context())
+	noError(t, "reading the history", err)
+	equal(t, "compared", true, after.Compared)
 }

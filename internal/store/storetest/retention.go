@@ -158,7 +158,7 @@ func (f *RetentionFixture) published(t *testing.T, log mainstay.TopicLane, seque
 	t.Helper()
 	ls, err := f.Acquire(t.Context(), "relay", []int{log.Lane}, "relay", time.Minute, true)
 	noError(t, "acquiring", err)
-	noError(t, "saving progress", f.SaveProgress(t.Context(), ls, []relay.Progress{{TopicLane: log, Incarnation: 1, Sequence: sequence, BrokerPosition: sequence}}, nil))
+	noError(t, "saving progress", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Progress: []relay.Progress{{TopicLane: log, Incarnation: 1, Sequence: sequence, BrokerPosition: sequence}}}))
 }
 
 func (f *RetentionFixture) first(t *testing.T, log mainstay.TopicLane) int64 {
@@ -257,7 +257,7 @@ func retentionRefill(t *testing.T, f *RetentionFixture) {
 		t.Error("the refill lost its messages")
 	}
 	end := []relay.Advance{{TopicLane: log, From: 4, To: 10, Done: true}}
-	noError(t, "ending the refill", f.SaveProgress(t.Context(), ls, nil, end))
+	noError(t, "ending the refill", f.SaveProgress(t.Context(), relay.Save{Leases: ls, Refills: end}))
 	f.holds(t, f.clean(t, f.Store.CleanOutbox, old()))
 	f.rows(t, "outbox", 0)
 }

@@ -1,0 +1,125 @@
+package relay_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/broker/brokertest"
+	"github.com/mainstay-io/mainstay/internal/history"
+	"github.com/mainstay-io/mainstay/internal/relay"
+)
+
+// restore takes the database back to where a log had n messages, in a new era.
+func (b *bench) restore(log mainstay.TopicLane, n int) {
+	b.db.mu.Lock()
+	defer b.db.mu.Unlock()
+	b.db.logs[log] = b.db.logs[log][:n:n]
+	m := b.db.logs[log][n-1]
+	b.db.progress[log] = relay.Progress{
+		TopicLane: log, Incarnation: m.Incarnation, Sequence: m.Sequence, MessageID: m.ID, BrokerPosition: m.Sequence,
+	}
+	b.db.past.Era, b.db.past.Compared = b.db.past.Era+"+", false
+}
+
+// other gives the log's next messages other ids than the ones that were there before.
+func (b *bench) other(log mainstay.TopicLane, n int) {
+	b.db.grow(log, n)
+	b.db.mu.Lock()
+	defer b.db.mu.Unlock()
+	for _, m := range b.db.logs[log][len(b.db.logs[log])-n:] {
+		m.ID = "0190f5fe-ffff-7c44-8e1a-" + m.ID[24:]
+	}
+}
+
+func TestRelay_OpensAnIncarnationBehindABrokerThatIsAhead(t *testing.T) {
+	t.Parallel()
+	for name, running := range map[string]bool{"restored before the start": false, "restored under a running relay": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *bench) {
+				log := brokertest.Log(0)
+				b.db.grow(log, 10)
+				_, stop := b.start(t, "a")
+				synctest.Wait()
+				if !running {
+					stop()
+				}
+				b.restore(log, 6)
+				b.other(log, 2) // accepted and numbered before anybody has compared
+				if !running {
+					_, stop = b.start(t, "a")
+				}
+				defer func() { stop() }()
+				settle(t, relay.DefaultCheck+relay.DefaultPoll)
+				b.wantBroker(t, log, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 7, 8)
+				want := history.Log{{ID: 2, First: 7}}
+				if diff := cmp.Diff(want, b.db.past.Logs[log]); diff != "" {
+					t.Fatalf("incarnations (-want +got):\n%s", diff)
+				}
+				for _, m := range b.mem.Records(log)[10:] {
+					if m.Incarnation != 2 || m.Since != 7 || !strings.HasPrefix(m.ID, "0190f5fe-ffff") {
+						t.Fatalf("published %+v", m)
+					}
+				}
+				if !b.db.past.Compared {
+					t.Fatal("workers are not let in")
+				}
+				b.db.grow(log, 1)
+				synctest.Wait()
+				settle(t, 2*relay.DefaultCheck)
+				b.wantBroker(t, log, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 7, 8, 9)
+				if b.db.past.Current != 2 {
+					t.Fatalf("incarnation %d was opened for nothing", b.db.past.Current)
+				}
+			})
+		})
+	}
+}
+
+func TestRelay_KnowsWhatAnEarlierIncarnationLeft(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 10)
+		_, stop := b.start(t, "a")
+		synctest.Wait()
+		stop()
+		for range 2 { // the second time the broker still ends with what the first restore has left
+			b.restore(log, 6)
+			_, stop = b.start(t, "a")
+			settle(t, relay.DefaultTTL+relay.DefaultCheck)
+			stop()
+		}
+		if b.db.past.Current != 2 || !b.db.past.Compared {
+			t.Fatalf("the history is %+v", b.db.past)
+		}
+	})
+}
+
+func TestRelay_RefusesALogThatSomebodyElseWrites(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 5)
+		r, stop := b.start(t, "a")
+		defer stop()
+		synctest.Wait()
+		foreign := brokertest.Message(log, 3)
+		foreign.ID = "0190f5fe-7a3b-7c44-8e1a-2b7c5d9e0f11"
+		if _, err := b.mem.Publish(t.Context(), []*mainstay.Message{foreign}, nil); err != nil {
+			t.Fatal(err)
+		}
+		b.db.grow(log, 1)
+		settle(t, time.Minute)
+		var stranger *relay.StrangerError
+		if err := r.Ready(); !errors.As(err, &stranger) || stranger.TopicLane != log {
+			t.Fatalf("ready says %v", err)
+		}
+		if b.db.past.Current != 1 {
+			t.Fatalf("incarnation %d was opened, which explains nothing", b.db.past.Current)
+		}
+	})
+}
