@@ -50,8 +50,9 @@ func TestProcesses_DatabaseGoesBack(t *testing.T) {
 	c.WaitEnded(ctx)
 	t.Log(c.Verify())
 	var incarnations int
-	if err := c.DB.QueryRowContext(ctx, "select count(distinct id) from incarnation").Scan(&incarnations); err != nil || incarnations != 1 {
-		t.Errorf("%d incarnations were opened, want 1 (%v)", incarnations, err)
+	if err := c.DB.QueryRowContext(ctx, "select count(distinct id) from incarnation").Scan(&incarnations); err != nil || incarnations < 1 {
+		// More than one, if a relay still published what it had read before it noticed.
+		t.Errorf("inconclusive: the broker was not ahead, %d incarnations were opened (%v)", incarnations, err)
 	}
 }
 
