@@ -214,8 +214,11 @@ type Attributes struct {
 func EncodeAttributes(m *mainstay.Message) []byte {
 	b := append(make([]byte, 0, 512), '{')
 	for _, a := range [...]struct{ name, value string }{
-		{"source", m.Source}, {"correlationid", m.CorrelationID}, {"causationid", m.CausationID},
-		{"traceparent", m.Traceparent}, {"dataschema", m.DataSchema},
+		{"source", m.Source},
+		{"correlationid", m.CorrelationID},
+		{"causationid", m.CausationID},
+		{"traceparent", m.Traceparent},
+		{"dataschema", m.DataSchema},
 	} {
 		if a.value != "" {
 			b = appendMember(b, a.name, a.value)

@@ -150,7 +150,7 @@ func (s *Store) Lanes() int { return s.outbox.Lanes() }
 func (s *Store) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	ctx = context.WithoutCancel(ctx)
 	if st, ok := s.queries.Load(query); ok {
-		return st.(*sql.Stmt).QueryContext(ctx, args...) //nolint:forcetypeassert // it is all that is stored
+		return st.(*sql.Stmt).QueryContext(ctx, args...) //nolint:errcheck // it is all that is stored
 	}
 	st, err := s.reads.PrepareContext(ctx, query)
 	if err != nil {
@@ -158,7 +158,7 @@ func (s *Store) QueryContext(ctx context.Context, query string, args ...any) (*s
 	}
 	if first, there := s.queries.LoadOrStore(query, st); there {
 		_ = st.Close()         // somebody else was faster
-		st = first.(*sql.Stmt) //nolint:forcetypeassert // it is all that is stored
+		st = first.(*sql.Stmt) //nolint:errcheck // it is all that is stored
 	}
 	return st.QueryContext(ctx, args...)
 }
