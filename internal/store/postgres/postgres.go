@@ -1,9 +1,10 @@
 // Package postgres is the machinery's store on PostgreSQL: the outbox and its log, the sequencer, leases, the lanes'
 // units of work, sagas and idempotency records.
 //
-// A unit of work takes three round trips: one begins the transaction and checks the leases, the handler makes its
-// own, and one runs what was queued, moves the places, appends to the outbox and commits. A compare-and-set in that
-// last batch fails the transaction by itself (see the function fence in the schema), so nobody waits to look at it.
+// A unit of work takes two round trips and those of its handler: one begins the transaction, checks the leases and
+// reads what the engine wants to know, and one runs what was queued, moves the places, appends to the outbox and
+// commits. What must fail the transaction in either fails it by itself (see the function fence in the schema), so
+// nobody waits to look at it. A unit that reads nothing is one round trip.
 package postgres
 
 import (
