@@ -176,7 +176,7 @@ func (t *tail) committed(ms []*mainstay.Message, at []written) {
 			continue
 		}
 		own := *m
-		own.CreatedAt, own.Headers, own.Payload = at[i].at.UTC(), maps.Clone(m.Headers), bytes.Clone(m.Payload)
+		own.CreatedAt, own.Headers, own.Payload = at[i].at.UTC(), maps.Clone(m.Headers), bytes.Clone(bytesOf(m.Payload))
 		t.own[at[i].position] = &own
 		t.order = append(t.order, at[i].position)
 		t.bytes += len(own.Payload)
