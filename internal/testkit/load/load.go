@@ -54,6 +54,23 @@ func (j *Journal) Add(t testing.TB, key, id string) {
 	j.ids = append(j.ids, id)
 }
 
+// Copy is a journal of its own that begins with what stands in j now.
+func (j *Journal) Copy(t testing.TB) *Journal {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	c := NewJournal(t)
+	text, err := os.ReadFile(j.path)
+	if err == nil {
+		_, err = c.file.Write(text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.ids = append(c.ids, j.ids...)
+	return c
+}
+
 // Path is the file.
 func (j *Journal) Path() string { return j.path }
 
