@@ -69,7 +69,8 @@ func (l Log) With(i Incarnation) Log {
 
 // Seam is what the database says of its own history.
 type Seam struct {
-	// Era changes whenever the database may have gone back to an earlier moment: with every start of its server.
+	// Era changes whenever the database may have gone back to an earlier moment: with every start of its server, and
+	// with every restore of a dump.
 	Era string
 	// Compared says that in this era a relay has held the broker's logs against the database's. Before that, nobody
 	// may take what the broker has for what was committed.
