@@ -18,6 +18,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/migrate"
 	"github.com/mainstay-io/mainstay/internal/process/benchmark"
 	"github.com/mainstay-io/mainstay/internal/process/ingest"
 	"github.com/mainstay-io/mainstay/internal/process/serve"
@@ -69,7 +70,7 @@ func (w *world) ingestSide(n int) side {
 		if err != nil {
 			return 0, err
 		}
-		if _, err := serve.MigrateUp(ctx, cfg); err != nil {
+		if _, err := serve.MigrateUp(ctx, cfg, migrate.Runner{}); err != nil {
 			return 0, err
 		}
 		own, stop := context.WithCancel(ctx)

@@ -20,6 +20,6 @@ func main() {
 func run(ctx context.Context, env app.Env) error {
 	return execute(ctx, env, parts{
 		serve: serve.Main, demo: runDemo, verify: runVerify, bench: runBench, clean: serve.Clean,
-		migrateUp: serve.MigrateUp, migrateStatus: serve.MigrateStatus,
+		migrateUp: serve.MigrateUp, migrateContract: serve.MigrateContract, migrateStatus: serve.MigrateStatus,
 	})
 }

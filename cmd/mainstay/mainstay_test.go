@@ -23,6 +23,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/problem"
 	"github.com/mainstay-io/mainstay/internal/process/benchmark"
 	"github.com/mainstay-io/mainstay/internal/retention"
+	"github.com/mainstay-io/mainstay/migrations"
 )
 
 // With -update golden files are written instead of compared.
@@ -44,13 +45,21 @@ func every() parts {
 				Holds:   []retention.Hold{{Reason: retention.HeldByConsumer, Name: "reports", For: time.Hour}},
 			}, nil
 		},
-		migrateUp: func(context.Context, app.Config) ([]migrate.Status, error) {
+		migrateUp: func(context.Context, app.Config, migrate.Runner) ([]migrate.Status, error) {
 			return nil, app.Errorf(app.ExitConflict, "Use a newer program.", "the schema is newer than this program")
 		},
 		migrateStatus: func(context.Context, app.Config) ([]migrate.Status, error) {
-			return []migrate.Status{{Version: 1, Name: "0001_outbox.sql", AppliedAt: applied}, {Version: 2, Name: "0002_more.sql"}}, nil
+			return []migrate.Status{
+				status(1, "0001_outbox.sql", migrations.Expand, applied), status(2, "0002_more.sql", migrations.Expand, time.Time{}),
+				status(3, "0003_less.sql", migrations.Contract, time.Time{}),
+			}, nil
 		},
+		migrateContract: func(context.Context, app.Config, migrate.Runner) ([]migrate.Status, error) { return nil, nil },
 	}
+}
+
+func status(version int64, name string, kind migrations.Kind, applied time.Time) migrate.Status {
+	return migrate.Status{Migration: migrations.Migration{Version: version, Name: name, Kind: kind}, AppliedAt: applied}
 }
 
 // result is how a command ended.
@@ -113,7 +122,7 @@ func TestCommands_AreDocumented(t *testing.T) {
 			}
 		}
 	})
-	if count != 18 {
+	if count != 19 {
 		t.Errorf("walked over %d commands", count)
 	}
 }
@@ -229,8 +238,11 @@ func TestVerifyAndDemo_GetTheirOptions(t *testing.T) {
 func TestMigrate_ListsWhatWasDone(t *testing.T) {
 	t.Parallel()
 	table := cli(t, "migrate", "status")
-	want := "VERSION  NAME             APPLIED\n1        0001_outbox.sql  2026-01-02T03:04:05Z\n2        0002_more.sql    missing\n" +
-		"1 missing: run `mainstay migrate up` with the same settings\n"
+	want := `VERSION  NAME             KIND      APPLIED
+1        0001_outbox.sql  expand    2026-01-02T03:04:05Z
+2        0002_more.sql    expand    missing
+3        0003_less.sql    contract  missing
+` + "1 missing: run `mainstay migrate up` with the same settings\n"
 	if table.stdout != want {
 		t.Errorf("got %q, want %q", table.stdout, want)
 	}
@@ -238,7 +250,7 @@ func TestMigrate_ListsWhatWasDone(t *testing.T) {
 	if err := json.Unmarshal([]byte(cli(t, "migrate", "status", "-o", "json").stdout), &list); err != nil {
 		t.Fatal(err)
 	}
-	if len(list) != 2 || list[0].AppliedAt == nil || list[1].AppliedAt != nil {
+	if len(list) != 3 || list[0].AppliedAt == nil || list[1].AppliedAt != nil {
 		t.Errorf("got %+v", list)
 	}
 	if got := cli(t, "migrate", "up"); got.code != app.ExitConflict || !strings.Contains(got.stderr, "hint: Use a newer program.") {
@@ -252,7 +264,7 @@ func TestMigrate_SaysThatThereIsNothingToDo(t *testing.T) {
 		"nothing to do: the schema is up to date\n": nil, "[]\n": {"-o", "json"},
 	} {
 		p := every()
-		p.migrateUp = func(context.Context, app.Config) ([]migrate.Status, error) { return nil, nil }
+		p.migrateUp = func(context.Context, app.Config, migrate.Runner) ([]migrate.Status, error) { return nil, nil }
 		if got := runWith(t, p, nil, append([]string{"migrate", "up"}, args...)...); got.stdout != want || got.code != app.ExitOK {
 			t.Errorf("%v: %+v", args, got)
 		}

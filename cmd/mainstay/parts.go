@@ -23,8 +23,11 @@ type parts struct {
 	bench func(ctx context.Context, env app.Env, o benchmark.Options) error
 	// clean runs one round of cleaning and answers with what it did; a dry one removes nothing.
 	clean func(ctx context.Context, cfg app.Config, dry bool) (retention.Report, error)
-	// migrateUp applies the migrations that are missing and answers with those; migrateStatus lists all.
-	migrateUp, migrateStatus func(ctx context.Context, cfg app.Config) ([]migrate.Status, error)
+	// migrateUp applies the migrations that are missing but for contractions, migrateContract those, and both answer
+	// with what they have applied; how says how patient they are, and who hears of progress.
+	migrateUp, migrateContract func(ctx context.Context, cfg app.Config, how migrate.Runner) ([]migrate.Status, error)
+	// migrateStatus lists all migrations.
+	migrateStatus func(ctx context.Context, cfg app.Config) ([]migrate.Status, error)
 }
 
 type demoOptions struct {

@@ -154,8 +154,11 @@ func TestVerify_RefusesAnotherPostgresSchema(t *testing.T) {
 	const change = "update goose_db_version set version_id = $1 where version_id = (select max(version_id) from goose_db_version)"
 	for version, says := range map[int64]string{
 		9999:                                     "hint: Use a program at least as new",
-		migrations.Latest(mainstay.Postgres) - 1: "hint: `mainstay migrate up --database postgres",
+		migrations.Needed(mainstay.Postgres) - 1: "hint: `mainstay migrate up --database postgres",
 	} {
+		if _, err := db.ExecContext(t.Context(), "update compatibility set oldest = $1", version); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := db.ExecContext(t.Context(), change, version); err != nil {
 			t.Fatal(err)
 		}

@@ -17,7 +17,7 @@ func ExplainPostgres(err error, url string) error {
 		unsafe *postgres.UnsafeError
 	)
 	switch {
-	case errors.As(err, &schema) && schema.Have > schema.Want:
+	case errors.As(err, &schema) && schema.Newer():
 		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.",
 			"the database %s: %w", app.Redact(url), err)
 	case errors.As(err, &schema):

@@ -44,12 +44,32 @@ func (s *session) checkSchema(ctx context.Context) error {
 	if err := s.conn.QueryRowContext(ctx, schemaVersion).Scan(&have); err != nil {
 		return fmt.Errorf("reading the schema's version: %w", err)
 	}
-	switch want := migrations.Latest(s.o.Dialect); have {
-	case want:
-		return nil
-	case 0:
+	if have == 0 {
 		return ErrNoSchema
-	default:
-		return &SchemaError{Have: have, Want: want}
 	}
+	return s.fits(ctx, have)
+}
+
+const oldestProgram = `/* verify.oldest */ select oldest from compatibility`
+
+// fits says whether the checks know a schema of this version. A server's may be ahead of what this program needs, or
+// behind what it knows, while programs are being replaced.
+func (s *session) fits(ctx context.Context, have int64) error {
+	latest := migrations.Latest(s.o.Dialect)
+	switch {
+	case have == latest:
+		return nil
+	case s.sqlite():
+		return &SchemaError{Have: have, Want: latest}
+	case have < migrations.Needed(s.o.Dialect):
+		return &SchemaError{Have: have, Want: migrations.Needed(s.o.Dialect)}
+	}
+	var oldest int64
+	if err := s.conn.QueryRowContext(ctx, oldestProgram).Scan(&oldest); err != nil {
+		return fmt.Errorf("reading which programs the schema is for: %w", err)
+	}
+	if oldest > latest {
+		return &SchemaError{Have: have, Want: latest}
+	}
+	return nil
 }

@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- What the database is: one row, written by the runner right after the first migration (see found_database). The
 -- number of lanes never changes. The identity names the cluster, its timeline and the database: where it differs,

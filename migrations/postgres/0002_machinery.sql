@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- Consumers whose places hold back the outbox's retention; topics is a JSON array.
 create table consumer (

@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- Amounts of money are in minor units.
 

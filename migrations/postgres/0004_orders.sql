@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 create table orders (
     id            uuid        not null,

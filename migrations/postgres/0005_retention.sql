@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- The first sequence of a log that is kept: what is below it was removed. A log without a row is whole.
 create table log_floor (

@@ -1,9 +1,10 @@
+-- mainstay: expand
 -- +goose NO TRANSACTION
 -- +goose Up
-drop index if exists saga_ended;
+drop index concurrently if exists saga_ended;
 -- clean.sagas: what ended longest ago.
 create index concurrently saga_ended on saga (ended_at) where ended_at is not null;
-drop index if exists dead_letter_ended;
+drop index concurrently if exists dead_letter_ended;
 -- clean.dead_letters: cases that ended longest ago.
 create index concurrently dead_letter_ended on dead_letter (ended_at) where ended_at is not null;
 

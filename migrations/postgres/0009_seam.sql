@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- The last era of this database in which log and broker were compared: workers read nothing before that. An era begins
 -- with the server's start, since files that go back to an earlier moment were stopped for it, and with a table that was

@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- What the database is: one row. The number of lanes never changes.
 create table meta (

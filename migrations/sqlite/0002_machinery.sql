@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 create table consumer (
     name          text    primary key,

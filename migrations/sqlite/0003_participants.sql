@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- Times are microseconds since 1970, UTC; amounts of money are in minor units.
 

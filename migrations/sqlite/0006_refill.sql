@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- Logs that are published to the broker once more: the relay's second cursor, which takes turns with new messages and
 -- ends where it meets the last of them. A row survives the relay that worked on it.

@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- What is known of processes that died while they held a lane. The row with sequence 0 and an empty topic is the
 -- lane's own: how many holders in a row have died in it. Another row is a message that was run alone since: how many

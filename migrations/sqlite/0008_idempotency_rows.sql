@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- Keys are drawn by clients at random. As rows with an index on the key, only the index is written all over, and not
 -- the answers as well.

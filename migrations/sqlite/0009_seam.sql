@@ -1,3 +1,4 @@
+-- mainstay: expand
 -- +goose Up
 -- Restores: from first_sequence on, the log is what this file says, whatever was published by the one that it was.
 create table incarnation (

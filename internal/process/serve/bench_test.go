@@ -47,7 +47,7 @@ func BenchmarkOrder(b *testing.B) {
 			cfg.HTTP, cfg.Ops = "127.0.0.1:0", "127.0.0.1:0"
 			if c.database != "" {
 				cfg.Database, cfg.Lanes = pgtest.New(b), migrate.DefaultServerLanes
-				if _, err := MigrateUp(b.Context(), cfg); err != nil {
+				if _, err := MigrateUp(b.Context(), cfg, migrate.Runner{}); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -14,8 +14,9 @@ import (
 	"github.com/mainstay-io/mainstay/internal/store/sqlite"
 )
 
-// MigrateUp brings the configured database's schema up to date and answers with what was applied.
-func MigrateUp(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
+// MigrateUp brings the configured database's schema up to date and answers with what was applied; see migrate.Runner,
+// of which how has everything but the database.
+func MigrateUp(ctx context.Context, cfg app.Config, how migrate.Runner) ([]migrate.Status, error) {
 	return withSchema(ctx, cfg, func(db *sql.DB, dialect mainstay.Dialect) ([]migrate.Status, error) {
 		lanes := cfg.Lanes
 		switch {
@@ -25,7 +26,19 @@ func MigrateUp(ctx context.Context, cfg app.Config) ([]migrate.Status, error) {
 		default:
 			lanes = migrate.DefaultLanes
 		}
-		return migrate.Up(ctx, db, dialect, lanes)
+		how.DB, how.Dialect = db, dialect
+		return how.Up(ctx, lanes)
+	})
+}
+
+// MigrateContract takes away what programs of the version before need, and answers with what was applied.
+func MigrateContract(ctx context.Context, cfg app.Config, how migrate.Runner) ([]migrate.Status, error) {
+	if isSQLite(cfg) {
+		return nil, nil // it has one process, and `up` has done it all
+	}
+	return withSchema(ctx, cfg, func(db *sql.DB, dialect mainstay.Dialect) ([]migrate.Status, error) {
+		how.DB, how.Dialect = db, dialect
+		return how.Contract(ctx)
 	})
 }
 
@@ -63,12 +76,29 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 		return nil, process.ExplainPostgres(err, cfg.Database)
 	}
 	list, err = do(db, dialect)
-	var newer *migrate.NewerError
+	return list, explainMigration(err)
+}
+
+// explainMigration tells an operator what to do about an error of a migration.
+func explainMigration(err error) error {
+	var (
+		newer   *migrate.NewerError
+		waited  *migrate.WaitError
+		older   *migrate.OlderProgramsError
+		earlier *migrate.EarlierError
+	)
 	switch {
+	case err == nil:
+		return nil
 	case errors.As(err, &newer):
-		return nil, app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.", "migrating: %w", err)
-	case err != nil:
-		return nil, fmt.Errorf("migrating: %w", err)
+		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.", "migrating: %w", err)
+	case errors.As(err, &waited):
+		return app.Errorf(app.ExitPending, "End these transactions (`select pg_terminate_backend(PID)`) or wait for them, and run it again; --wait says how long it waits itself.", "migrating: %w", err)
+	case errors.As(err, &older):
+		return app.Errorf(app.ExitConflict, "Replace these processes by newer ones first; nothing was changed.", "migrating: %w", err)
+	case errors.As(err, &earlier):
+		return app.Errorf(app.ExitConflict, "Run `mainstay migrate up` first; nothing was changed.", "migrating: %w", err)
+	default:
+		return fmt.Errorf("migrating: %w", err)
 	}
-	return list, nil
 }

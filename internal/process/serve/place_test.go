@@ -9,6 +9,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/migrate"
 	"github.com/mainstay-io/mainstay/migrations"
 )
 
@@ -70,7 +71,7 @@ func TestMigrate_StatusMakesNothingAndUpTellsWhen(t *testing.T) {
 		t.Fatalf("asking has made the directory: %v", err)
 	}
 	for _, want := range []int{all, 0} {
-		applied, err := MigrateUp(t.Context(), cfg)
+		applied, err := MigrateUp(t.Context(), cfg, migrate.Runner{})
 		if err != nil || len(applied) != want {
 			t.Fatalf("applied %v (%v), want %d", applied, err, want)
 		}

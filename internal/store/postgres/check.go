@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/mainstay-io/mainstay"
@@ -13,23 +14,30 @@ import (
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
-// SchemaError says that the database's schema is not the one that this binary needs.
+// SchemaError says that the database's schema is not one that this binary can use: it lacks what the binary needs, or
+// it has lost what older ones need.
 type SchemaError struct {
-	// Have is the schema's version, 0 when there is none; Want the binary's.
+	// Have is the schema's version, 0 when there is none; Want the one that the binary needs at least.
 	Have, Want int64
+	// Oldest is the migration that a binary must know to use the schema, and Known the latest that this one knows;
+	// both are 0 unless that is the trouble.
+	Oldest, Known int64
 }
+
+// Newer says that the schema is for newer binaries.
+func (e *SchemaError) Newer() bool { return e.Oldest > e.Known }
 
 // Error says what is wrong, and what to run.
 func (e *SchemaError) Error() string {
 	const up = "; run: mainstay migrate up --database URL"
 	switch {
+	case e.Newer():
+		return fmt.Sprintf("the database's schema was contracted for binaries that know migration %d, newer than the %d that this one knows; run a newer binary",
+			e.Oldest, e.Known)
 	case e.Have == 0:
 		return "the database has no schema yet" + up
-	case e.Have <= e.Want:
-		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want) + up
 	default:
-		return fmt.Sprintf("the database's schema has version %d, newer than the %d that this binary knows; run a newer binary",
-			e.Have, e.Want)
+		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want) + up
 	}
 }
 
@@ -49,12 +57,12 @@ func (s *Store) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if want := migrations.Latest(mainstay.Postgres); have != want {
+	if want := migrations.Needed(mainstay.Postgres); have < want {
 		return &SchemaError{Have: have, Want: want}
 	}
 	ob, err := outbox.Open(ctx, s.db, mainstay.Postgres)
 	if err != nil {
-		return errors.Join(&SchemaError{Want: migrations.Latest(mainstay.Postgres)}, err)
+		return errors.Join(&SchemaError{Want: migrations.Needed(mainstay.Postgres)}, err)
 	}
 	s.outbox = ob
 	var founded int64
@@ -105,4 +113,55 @@ func (s *Store) schemaVersion(ctx context.Context) (int64, error) {
 		return 0, fmt.Errorf("reading the schema's version: %w", err)
 	}
 	return v, nil
+}
+
+// known is the latest migration that this binary knows.
+func known() int64 { return migrations.Latest(mainstay.Postgres) }
+
+// announce makes a session of the pool for units of work say which migrations its binary knows, by a lock that whoever
+// contracts the schema must have, and refuses one for which the schema was contracted meanwhile. So none that is too
+// old can be at work after a contraction: it was seen, or it finds out here. A pooler's sessions cannot keep a lock:
+// there the name says it, see nameOf.
+func announce(pollOnly bool) func(context.Context, *pgx.Conn) error {
+	query := `/* check.oldest */ select oldest from compatibility`
+	if !pollOnly {
+		// Two statements: the second one must see what was committed while the first one waited.
+		query = fmt.Sprintf("/* check.announce */ select pg_advisory_lock_shared(program_lock(%d)); %s", known(), query)
+	}
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		err := announceOn(ctx, conn, query)
+		if err != nil {
+			return errors.Join(err, conn.Close(ctx))
+		}
+		return nil
+	}
+}
+
+func announceOn(ctx context.Context, conn *pgx.Conn, query string) error {
+	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &pg) && (pg.Code == codeUndefinedTable || pg.Code == codeUndefinedFunction):
+		return nil // the check of the version says it better
+	case errors.As(err, &pg) && pg.Code == codeLockNotAvailable:
+		return fmt.Errorf("the schema is being contracted for newer binaries than this one, which knows migration %d: %w", known(), err)
+	case err != nil:
+		return fmt.Errorf("announcing which migrations are known: %w", err)
+	}
+	oldest, err := strconv.ParseInt(string(results[len(results)-1].Rows[0][0]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("reading which binaries the schema is for: %w", err)
+	}
+	if oldest > known() {
+		return &SchemaError{Oldest: oldest, Known: known()}
+	}
+	return nil
+}
+
+// nameOf is the sessions' application_name.
+func nameOf(cfg Config) string {
+	if cfg.PollOnly {
+		return fmt.Sprintf("%s program %d", cfg.Name, known())
+	}
+	return cfg.Name
 }

@@ -24,6 +24,7 @@ const (
 	codeIdleInTransaction   = "25P03"
 	codeReadOnlyTransaction = "25006" // a primary that was demoted
 	codeUndefinedTable      = "42P01"
+	codeUndefinedFunction   = "42883"
 	classConnection         = "08"
 	classResources          = "53" // connections, disk, memory
 	classOperator           = "57" // cancelled, shut down, starting up

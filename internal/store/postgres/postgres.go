@@ -119,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, tail: newTail()}
 	session := map[string]string{
-		"application_name":                    cfg.Name,
+		"application_name":                    nameOf(cfg),
 		"statement_timeout":                   millis(cfg.StatementTimeout),
 		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
 		"lock_timeout":                        millis(cfg.LockTimeout),
@@ -131,7 +131,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	patient(parsed, 2*cfg.StatementTimeout)
 	s.reads = connect(parsed, readers, session, lookups())
-	s.db = connect(parsed, cfg.MaxConns, session, lookups())
+	s.db = pooled(stdlib.OpenDB(*configure(parsed, session, lookups()), stdlib.OptionAfterConnect(announce(cfg.PollOnly))), cfg.MaxConns)
 	s.upkeep = connect(parsed, 1, session, map[string]string{"statement_timeout": millis(upkeepTimeout)})
 	s.upkeep.SetConnMaxIdleTime(time.Minute)
 	s.presence.db = connect(parsed, 0, session, map[string]string{"application_name": cfg.Name + " presence"})
@@ -164,7 +164,10 @@ const readers = 8
 
 // connect makes a pool; no connection is opened yet. Later settings win.
 func connect(base *pgx.ConnConfig, conns int, settings ...map[string]string) *sqlx.DB {
-	db := stdlib.OpenDB(*configure(base, settings...))
+	return pooled(stdlib.OpenDB(*configure(base, settings...)), conns)
+}
+
+func pooled(db *sql.DB, conns int) *sqlx.DB {
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return sqlx.NewDb(db, "pgx")
