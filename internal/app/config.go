@@ -107,7 +107,7 @@ func loadConfig(env Env, flags *pflag.FlagSet, process, hint string) (Config, er
 	c := Config{process: process, origins: map[string]Origin{}}
 	for _, s := range Settings() {
 		layers := layers
-		if !c.takes(s.Name) {
+		if !c.Takes(s.Name) {
 			layers = nil
 		}
 		value, origin := s.Default, Origin{Kind: "default"}
@@ -126,12 +126,13 @@ func loadConfig(env Env, flags *pflag.FlagSet, process, hint string) (Config, er
 		for _, check := range crossChecks() {
 			errs = append(errs, check(c))
 		}
+		errs = append(errs, c.natsAccess()...)
 	}
 	return c, configError(errs, hint)
 }
 
-// takes says whether the process that c is for takes the named setting; all are taken where it is for none.
-func (c Config) takes(name string) bool {
+// Takes says whether the process that c is for takes the named setting; all are taken where it is for none.
+func (c Config) Takes(name string) bool {
 	return c.process == "" || slices.ContainsFunc(Settings(), func(s Setting) bool { return s.Name == name && s.TakenBy(c.process) })
 }
 

@@ -70,6 +70,12 @@ func TestProgram_SaysWhatIsMissing(t *testing.T) {
 		"one address for both":  {app.Ingest, []string{db, "--http=127.0.0.1:1", "--ops=127.0.0.1:1"}, []string{"must differ from http"}},
 		"an unknown file":       {app.Worker, []string{db, nats, "--config=/does/not/exist"}, []string{"there is no such file"}},
 		"an unknown consumer":   {app.Worker, []string{db, nats, "--consume=orders,paiment"}, []string{"orders, inventory, payment, logistics", `did you mean "payment"`}},
+		"access without server": {app.Worker, []string{db, "--broker=database", "--nats-creds=/does/not/exist", "--nats-replicas=3"}, []string{"3 mistakes", "--nats-creds: is about a NATS server", "--nats-creds: /does/not/exist: there is no such file", "--nats-replicas: is about"}},
+		"two identities":        {app.Outbox, []string{db, nats, "--nats-creds=program_test.go", "--nats-nkey=program_test.go"}, []string{"exclude each other"}},
+		"half a pair":           {app.Outbox, []string{db, nats, "--nats-tls-cert=program_test.go"}, []string{"--nats-tls-cert: needs nats_tls_key"}},
+		"the other half":        {app.Outbox, []string{db, nats, "--nats-tls-key=program_test.go"}, []string{"--nats-tls-key: needs nats_tls_cert"}},
+		"a directory":           {app.Outbox, []string{db, nats, "--nats-tls-ca=."}, []string{"--nats-tls-ca: .: it is a directory"}},
+		"too many replicas":     {app.Outbox, []string{db, nats, "--nats-replicas=6"}, []string{"must be between 1 and 5"}},
 		"a flag of its sibling": {app.Outbox, []string{db, nats, "--http=127.0.0.1:1"}, []string{"unknown flag: --http"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -25,6 +25,12 @@ type Config struct {
 	LogFormat            string
 	ShutdownGrace        time.Duration
 	NATSSync             string
+	NATSCreds            string
+	NATSNKey             string
+	NATSTLSCA            string
+	NATSTLSCert          string
+	NATSTLSKey           string
+	NATSReplicas         int
 	IdempotencyRetention time.Duration
 	OutboxRetention      time.Duration
 	HistoryRetention     time.Duration
@@ -70,6 +76,18 @@ func Settings() []Setting {
 			func(c *Config) *time.Duration { return &c.ShutdownGrace }, between(time.Second, 10*time.Minute)).also(Ingest, Outbox, Worker),
 		text("nats_sync", "lazy", "When the embedded broker syncs its store to disk: `lazy` (a power cut may lose its tail, which is then filled again from the outbox), or `always`.",
 			func(c *Config) *string { return &c.NATSSync }, oneOf("lazy", "always")),
+		text("nats_creds", "", "File with the credentials for a NATS server: the user's JWT and seed, as `nsc` writes it. A user and password, or a token, stand in the URL of broker instead.",
+			func(c *Config) *string { return &c.NATSCreds }).also(Outbox, Worker),
+		text("nats_nkey", "", "File with the seed of the nkey by which a NATS server knows the process.",
+			func(c *Config) *string { return &c.NATSNKey }).also(Outbox, Worker),
+		text("nats_tls_ca", "", "File of the certificates (PEM) by which a NATS server's own is trusted; empty it is those of the machine. TLS itself is asked for in the URL: `tls://HOST:4222`.",
+			func(c *Config) *string { return &c.NATSTLSCA }).also(Outbox, Worker),
+		text("nats_tls_cert", "", "File of the certificate (PEM) that is shown to a NATS server which asks for one.",
+			func(c *Config) *string { return &c.NATSTLSCert }).also(Outbox, Worker),
+		text("nats_tls_key", "", "File of the key (PEM) of nats_tls_cert.",
+			func(c *Config) *string { return &c.NATSTLSKey }).also(Outbox, Worker),
+		number("nats_replicas", 1, "Servers of a NATS cluster that each keep a copy of the stream, when it is first made: 3 survives the loss of one. A stream that exists with fewer is warned about.",
+			func(c *Config) *int { return &c.NATSReplicas }, between(1, 5)).also(Outbox, Worker),
 		duration("idempotency_retention", 24*time.Hour, "How long an idempotency key keeps its answer.",
 			func(c *Config) *time.Duration { return &c.IdempotencyRetention }, between(24*time.Hour, 366*24*time.Hour)).also(Ingest),
 		duration("outbox_retention", 7*24*time.Hour, "How long a message stays in the outbox, at least: longer than any broker keeps its copy (24 h), so that it can be filled again. What a registered consumer or the relay still needs stays longer.",
@@ -111,7 +129,7 @@ func crossChecks() []func(Config) error {
 		Config.sharedDatabase,
 		Config.sharedBroker,
 		func(c Config) error {
-			if !c.takes("http") {
+			if !c.Takes("http") {
 				return nil
 			}
 			return c.reachable("http", c.HTTP)
@@ -127,7 +145,7 @@ func crossChecks() []func(Config) error {
 			return c.needs(c.HistoryRetention <= c.BarrierRetention, "barrier_retention", "must not be shorter than history_retention (%v): a command could be repeated whose outcome is forgotten", c.HistoryRetention)
 		},
 		func(c Config) error {
-			return c.needs(!c.takes("http") || c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
+			return c.needs(!c.Takes("http") || c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
 		},
 		func(c Config) error {
 			path, isFile := strings.CutPrefix(c.Database, "sqlite:")

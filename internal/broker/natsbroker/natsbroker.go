@@ -50,15 +50,18 @@ type Config struct {
 	// URL is the server's address; InProcess, when not nil, is an embedded server and is used instead.
 	URL       string
 	InProcess interface{ InProcessConn() (net.Conn, error) }
-	// Connect holds further options of the connection: credentials, TLS.
-	Connect []nats.Option
+	// Access is what the connection needs beside the URL.
+	Access Access
 	// Prefix is the first token of every subject, "mainstay" when empty; Stream the stream's name, the prefix in
 	// upper case when empty.
 	Prefix string
 	Stream string
-	// MaxAge and Replicas are for a stream that does not exist yet; 24 h and 1 when zero.
+	// MaxAge and Replicas are for a stream that does not exist yet; 24 h and 1 when zero. One that exists with fewer
+	// replicas is warned about.
 	MaxAge   time.Duration
 	Replicas int
+	// Outbox is for how long the outbox keeps messages: a stream that keeps them longer is refused. 0 is not known.
+	Outbox time.Duration
 	// Sync must say how the server is configured; it is not the promise that depends on it but the speed.
 	Sync Sync
 	// Origin names the database in every record that is published, unless it is empty.
@@ -71,10 +74,11 @@ type Config struct {
 
 // Broker is a broker.Broker over one connection, for any number of goroutines.
 type Broker struct {
-	cfg Config
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *slog.Logger
+	cfg    Config
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	log    *slog.Logger
+	denied *denials
 
 	publishing chan struct{} // holds one token; publishes come one at a time
 	chain      chain         // guarded by publishing
@@ -87,14 +91,17 @@ type Broker struct {
 	mu      sync.Mutex
 	stream  jetstream.Stream // a shared handle for reading records; nil when it must be looked up
 	lookups int64            // how often it was looked up
+	keep    time.Duration    // its max_age
 	closed  bool
 }
 
 // Open connects, and creates the stream or checks the one that exists: settings that would break the promise are
-// refused by name. It blocks on the network until ctx ends.
+// refused by name, those that weaken it are logged. It blocks on the network until ctx ends. An error is one of
+// ErrAccess, ErrTLS, ErrForbidden, ErrServer and SettingsError where the reason is known.
 func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	cfg = withDefaults(cfg)
-	nc, err := connect(cfg)
+	denied := &denials{}
+	nc, err := connect(cfg, denied)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to NATS: %w", err)
 	}
@@ -104,10 +111,16 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, fmt.Errorf("opening JetStream: %w", err)
 	}
 	stopped, stop := context.WithCancel(context.Background())
-	b := &Broker{cfg: cfg, nc: nc, js: js, log: cfg.Logger, stop: stop, stopped: stopped, publishing: make(chan struct{}, 1)}
-	if _, err := b.currentStream(ctx); err != nil {
+	b := &Broker{
+		cfg: cfg, nc: nc, js: js, log: cfg.Logger, denied: denied, stop: stop, stopped: stopped, publishing: make(chan struct{}, 1),
+	}
+	err = patiently(ctx, func(ctx context.Context) error {
+		_, err := b.currentStream(ctx)
+		return err
+	})
+	if err != nil {
 		_ = b.Close()
-		return nil, err
+		return nil, streamError(denied.explain(err))
 	}
 	return b, nil
 }
@@ -134,27 +147,6 @@ func withDefaults(cfg Config) Config {
 	return cfg
 }
 
-// connect opens the connection. It buffers nothing while it is down: a publish fails at once instead of arriving
-// late.
-func connect(cfg Config) (*nats.Conn, error) {
-	opts := []nats.Option{
-		nats.Name("mainstay"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1),
-		nats.ReconnectWait(200 * time.Millisecond), nats.PingInterval(20 * time.Second),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			cfg.Logger.Warn("connection to NATS", slog.Any("err", err))
-		}),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				cfg.Logger.Warn("connection to NATS lost, reconnecting", slog.Any("err", err))
-			}
-		}),
-	}
-	if cfg.InProcess != nil {
-		opts = append(opts, nats.InProcessServer(cfg.InProcess))
-	}
-	return nats.Connect(cfg.URL, append(opts, cfg.Connect...)...)
-}
-
 // Skipped counts the records that were not readable and were stepped over.
 func (b *Broker) Skipped() int64 { return b.skipped.Load() }
 
@@ -165,13 +157,25 @@ func (b *Broker) Generation() int64 {
 	return b.lookups + int64(b.nc.Stats().Reconnects) //nolint:gosec // far below 2^63
 }
 
-// Ready implements broker.Broker.
+// Keep is for how long the stream keeps a message; 0 is for ever.
+func (b *Broker) Keep() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.keep
+}
+
+// Ready implements broker.Broker. A stream whose settings were changed since so that they would break the promise is
+// not ready, either.
 func (b *Broker) Ready(ctx context.Context) error {
 	if err := b.usable(); err != nil {
 		return err
 	}
-	_, err := b.freshStream(ctx)
-	return err
+	st, err := b.freshStream(ctx)
+	if err != nil {
+		return b.denied.explain(err)
+	}
+	wrong, _ := b.check(st.CachedInfo().Config)
+	return wrong
 }
 
 // Close implements broker.Broker. It ends all subscriptions and waits for them.
@@ -197,10 +201,14 @@ func (b *Broker) usable() error {
 	if b.isClosed() {
 		return broker.ErrClosed
 	}
-	if !b.nc.IsConnected() {
-		return fmt.Errorf("NATS is not reachable (%s)", strings.ToLower(b.nc.Status().String()))
+	if b.nc.IsConnected() {
+		return nil
 	}
-	return nil
+	err := fmt.Errorf("NATS is not reachable (%s)", strings.ToLower(b.nc.Status().String()))
+	if last := b.nc.LastError(); last != nil {
+		err = fmt.Errorf("%w: %w", err, connectError(last))
+	}
+	return err
 }
 
 // Tail implements broker.Publisher.

@@ -94,27 +94,6 @@ func opener(srv *natsembed.Server, sync natsbroker.Sync) func(t *testing.T) brok
 	}
 }
 
-func TestOpen_RefusesSettingsByName(t *testing.T) {
-	t.Parallel()
-	srv := startServer(t, natsembed.Config{Lazy: true})
-	_, err := jetStream(t, srv).CreateStream(t.Context(), jetstream.StreamConfig{
-		Name: "MAINSTAY", Subjects: []string{"mainstay.>"}, Retention: jetstream.InterestPolicy,
-		Discard: jetstream.DiscardOld, Storage: jetstream.MemoryStorage,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = natsbroker.Open(t.Context(), natsbroker.Config{InProcess: srv})
-	if err == nil {
-		t.Fatal("a stream that loses messages was taken")
-	}
-	for _, setting := range []string{"retention", "discard", "storage", "allow_atomic", "subjects"} {
-		if !strings.Contains(err.Error(), setting) {
-			t.Errorf("the error does not name %s: %v", setting, err)
-		}
-	}
-}
-
 func TestSubscription_StepsOverForeignRecords(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t, natsembed.Config{Lazy: true})

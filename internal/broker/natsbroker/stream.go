@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"log/slog"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -24,11 +24,15 @@ func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening stream %s: %w", b.cfg.Stream, err)
 	}
-	if err := b.check(st.CachedInfo().Config); err != nil {
-		return nil, err
+	wrong, weak := b.check(st.CachedInfo().Config)
+	if wrong != nil {
+		return nil, wrong
+	}
+	for _, setting := range weak {
+		b.log.WarnContext(ctx, "a setting of the stream weakens it", slog.String("stream", b.cfg.Stream), slog.String("setting", setting))
 	}
 	b.mu.Lock()
-	b.stream = st
+	b.stream, b.keep = st, st.CachedInfo().Config.MaxAge
 	b.lookups++
 	b.mu.Unlock()
 	return st, nil
@@ -61,35 +65,16 @@ func (b *Broker) streamConfig() jetstream.StreamConfig {
 		Name: b.cfg.Stream, Description: "Logs of the backbone; only relays publish here.",
 		Subjects: []string{b.subjects()}, Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
 		Discard: jetstream.DiscardNew, MaxAge: b.cfg.MaxAge, Replicas: b.cfg.Replicas,
-		AllowAtomicPublish: true, AllowDirect: true,
+		AllowAtomicPublish: true, AllowDirect: b.cfg.Replicas == 1, // a replica that lags must not answer
 	}
 }
 
 func (b *Broker) subjects() string { return b.cfg.Prefix + ".*.*" }
 
-// check refuses a stream that could not keep the promise, naming every setting that is wrong.
-func (b *Broker) check(cfg jetstream.StreamConfig) error {
-	var wrong []error
-	expect := func(ok bool, setting string) {
-		if !ok {
-			wrong = append(wrong, fmt.Errorf("stream %s: %s", b.cfg.Stream, setting))
-		}
-	}
-	expect(cfg.Retention == jetstream.LimitsPolicy, "retention must be limits, so that every consumer can read everything")
-	expect(cfg.Storage == jetstream.FileStorage, "storage must be file")
-	expect(cfg.Discard == jetstream.DiscardNew, "discard must be new: old messages may not make room for new ones")
-	expect(cfg.MaxMsgsPerSubject <= 0, "max_msgs_per_subject must not be set: it deletes messages of a log")
-	expect(cfg.AllowAtomicPublish, "allow_atomic must be set")
-	expect(cfg.SubjectTransform == nil, "subject_transform must not be set")
-	expect(!cfg.NoAck, "no_ack must not be set")
-	expect(slices.Contains(cfg.Subjects, b.subjects()), "subjects must contain "+b.subjects())
-	return errors.Join(wrong...)
-}
-
 // Exists says whether the server has the stream that cfg names. It makes none.
 func Exists(ctx context.Context, cfg Config) (bool, error) {
 	cfg = withDefaults(cfg)
-	nc, err := connect(cfg)
+	nc, err := connect(cfg, &denials{})
 	if err != nil {
 		return false, fmt.Errorf("connecting to NATS: %w", err)
 	}

@@ -4,6 +4,7 @@ package carrier
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -15,9 +16,6 @@ import (
 // Database is the value of the setting broker for none at all.
 const Database = "database"
 
-// Keep is for how long a broker keeps messages.
-const Keep = natsbroker.DefaultMaxAge
-
 // Carrier is what carries messages. Whoever opened it closes it.
 type Carrier struct {
 	Reader broker.Reader
@@ -26,13 +24,18 @@ type Carrier struct {
 	// Ready and Close may be nil.
 	Ready func(context.Context) error
 	Close func(context.Context) error
+	// Keep is for how long it keeps a message; 0 is for ever.
+	Keep time.Duration
 	// Place says in words what it is.
 	Place string
 }
 
 // Of makes a carrier of a broker, which it owns.
 func Of(b broker.Broker, place string) *Carrier {
-	return &Carrier{Reader: b, Publisher: b, Ready: b.Ready, Close: func(context.Context) error { return b.Close() }, Place: place}
+	return &Carrier{
+		Reader: b, Publisher: b, Ready: b.Ready, Close: func(context.Context) error { return b.Close() },
+		Keep: natsbroker.DefaultMaxAge, Place: place,
+	}
 }
 
 // Log reads the log of the database.
@@ -47,12 +50,27 @@ func Open(ctx context.Context, cfg app.Config, db *process.Database, log *slog.L
 	if cfg.Broker == Database {
 		return Log(db), nil
 	}
-	b, err := natsbroker.Open(ctx, natsbroker.Config{URL: cfg.Broker, Sync: natsbroker.SyncLazy, Origin: db.Origin(), Logger: log})
+	b, err := natsbroker.Open(ctx, server(cfg, db.Origin(), log))
 	if err != nil {
-		return nil, app.Errorf(app.ExitUnreachable, "Check that the server runs and that --broker names it.",
-			"connecting to the broker %s: %w", app.Redact(cfg.Broker), err)
+		return nil, explain(err, cfg.Broker)
 	}
-	return Of(b, app.Redact(cfg.Broker)), nil
+	c := Of(b, app.Redact(cfg.Broker))
+	c.Keep = b.Keep()
+	return c, nil
+}
+
+// server is the configured NATS server or cluster, for a database of that origin.
+func server(cfg app.Config, origin string, log *slog.Logger) natsbroker.Config {
+	c := natsbroker.Config{
+		URL: cfg.Broker, Sync: natsbroker.SyncLazy, Replicas: cfg.NATSReplicas, Origin: origin, Logger: log,
+		Access: natsbroker.Access{
+			Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, CA: cfg.NATSTLSCA, Cert: cfg.NATSTLSCert, Key: cfg.NATSTLSKey,
+		},
+	}
+	if cfg.Takes("outbox_retention") {
+		c.Outbox = cfg.OutboxRetention
+	}
+	return c
 }
 
 // Host opens the configured carrier for the life of a process, as a dependency of its readiness.

@@ -13,7 +13,6 @@ import (
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/process"
-	"github.com/mainstay-io/mainstay/internal/process/carrier"
 	"github.com/mainstay-io/mainstay/internal/relay"
 	"github.com/mainstay-io/mainstay/internal/retention"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
@@ -26,6 +25,8 @@ type Config struct {
 	DB     *process.Database
 	// Publisher is nil where nothing is published.
 	Publisher broker.Publisher
+	// Keep is for how long the broker keeps a message; 0 is for ever.
+	Keep time.Duration
 	// Holder names the process in leases.
 	Holder    string
 	Log       *slog.Logger
@@ -56,7 +57,7 @@ func New(cfg Config) *Part {
 	if cfg.Publisher != nil {
 		p.Relay = relay.New(relay.Config{
 			Store: cfg.DB, Leases: cfg.DB, Broker: cfg.Publisher, Origin: cfg.DB.Origin(), Holder: cfg.Holder, Lanes: cfg.DB.Lanes(),
-			ForceLeases: cfg.DB.Alone, Poll: cfg.DB.PollEvery, Keep: carrier.Keep, Logger: cfg.Log, Clock: clock.System, Hooks: cfg.Relay,
+			ForceLeases: cfg.DB.Alone, Poll: cfg.DB.PollEvery, Keep: cfg.Keep, Logger: cfg.Log, Clock: clock.System, Hooks: cfg.Relay,
 		})
 	}
 	return p

@@ -94,7 +94,7 @@ func (b *backbone) wire(gateway *sandbox.Gateway, m hooks) error {
 		return err
 	}
 	b.outbox = outboxpart.New(outboxpart.Config{
-		Config: b.cfg, DB: b.db, Publisher: b.carrier.Publisher, Holder: holder, Log: b.log,
+		Config: b.cfg, DB: b.db, Publisher: b.carrier.Publisher, Keep: b.carrier.Keep, Holder: holder, Log: b.log,
 		Relay: m.relay, Sequencer: m.sequencer, Retention: m.retention,
 	})
 	b.worker, err = workerpart.New(workerpart.Config{

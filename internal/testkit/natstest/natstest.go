@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +30,7 @@ type Server struct {
 
 	t      testing.TB
 	dir    string
+	name   string
 	config string
 	addr   string
 	bin    string
@@ -42,6 +44,15 @@ func New(t testing.TB, settings ...string) *Server {
 	return s
 }
 
+// NewWithoutJetStream starts a server that keeps nothing.
+func NewWithoutJetStream(t testing.TB) *Server {
+	t.Helper()
+	s := prepare(t, "nats")
+	s.config = fmt.Sprintf("server_name: nats\nlisten: %q\n", s.addr)
+	s.Start()
+	return s
+}
+
 // prepare makes a server that does not run yet.
 func prepare(t testing.TB, name string, settings ...string) *Server {
 	t.Helper()
@@ -49,9 +60,24 @@ func prepare(t testing.TB, name string, settings ...string) *Server {
 		t: t, dir: t.TempDir(), addr: proc.FreeAddr(t),
 		bin: proc.BuildPlain(t, "github.com/nats-io/nats-server/v2"),
 	}
-	s.config = fmt.Sprintf("server_name: %s\nlisten: %q\njetstream { store_dir: %q, max_mem: 64M, max_file: 4G }\n%s\n",
-		name, s.addr, s.StoreDir(), strings.Join(settings, "\n"))
+	s.name = name
+	s.Configure(settings...)
 	return s
+}
+
+// Configure sets the further lines of a stopped server's configuration. One of them may be "max_file: SIZE", which
+// bounds the store.
+func (s *Server) Configure(settings ...string) {
+	file := "max_file: 4G"
+	settings = slices.DeleteFunc(slices.Clone(settings), func(line string) bool {
+		if strings.HasPrefix(line, "max_file:") {
+			file = line
+			return true
+		}
+		return false
+	})
+	s.config = fmt.Sprintf("server_name: %s\nlisten: %q\njetstream { store_dir: %q, max_mem: 64M, %s }\n%s\n",
+		s.name, s.addr, s.StoreDir(), file, strings.Join(settings, "\n"))
 }
 
 // NewCluster starts servers that form a cluster.

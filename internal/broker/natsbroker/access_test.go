@@ -1,0 +1,332 @@
+package natsbroker_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+	"github.com/nats-io/nkeys"
+
+	"github.com/mainstay-io/mainstay/internal/broker/brokertest"
+	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
+	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
+)
+
+// secretWord is in every secret of these tests, and in no error.
+const secretWord = "s3cretword"
+
+func TestOpen_ShowsWhoItIs(t *testing.T) {
+	t.Parallel()
+	key, others := newSeed(t, nkeys.CreateUser), newSeed(t, nkeys.CreateUser)
+	operator := newOperator(t)
+	for name, c := range map[string]struct {
+		settings    string
+		right       string // user information of the URL
+		rightAccess natsbroker.Access
+		wrong       []string
+		wrongAccess []natsbroker.Access
+	}{
+		"user and password": {
+			settings: `authorization { user: alice, password: "` + secretWord + `" }`,
+			right:    "alice:" + secretWord + "@", wrong: []string{"", "alice:" + secretWord + "2@", secretWord + "@"},
+		},
+		"token": {
+			settings: `authorization { token: "` + secretWord + `" }`,
+			right:    secretWord + "@", wrong: []string{"", secretWord + "2@"},
+		},
+		"nkey": {
+			settings:    `authorization { users: [ { nkey: ` + key.public + ` } ] }`,
+			rightAccess: natsbroker.Access{NKey: key.file},
+			wrong:       []string{""}, wrongAccess: []natsbroker.Access{{NKey: others.file}, {NKey: junkFile(t)}},
+		},
+		"credentials": {
+			settings:    operator.settings,
+			rightAccess: natsbroker.Access{Creds: operator.creds(t)},
+			wrong:       []string{""}, wrongAccess: []natsbroker.Access{{Creds: newOperator(t).creds(t)}, {Creds: junkFile(t)}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := natstest.New(t, c.settings)
+			url := func(user string) string { return "nats://" + user + srv.Addr() }
+			b := open(t, natsbroker.Config{URL: url(c.right), Access: c.rightAccess, Sync: natsbroker.SyncLazy})
+			sub := subscribe(t, b, brokertest.Log(0))
+			publish(t, b, 1, 20)
+			brokertest.Collect(t, sub, 20)
+			for _, user := range c.wrong {
+				wantRefused(t, natsbroker.Config{URL: url(user)}, natsbroker.ErrAccess)
+			}
+			for _, access := range c.wrongAccess {
+				wantRefused(t, natsbroker.Config{URL: url(""), Access: access}, natsbroker.ErrAccess)
+			}
+		})
+	}
+}
+
+func wantRefused(t *testing.T, cfg natsbroker.Config, want error) {
+	t.Helper()
+	b, err := natsbroker.Open(t.Context(), cfg)
+	if err == nil {
+		_ = b.Close()
+	}
+	if !errors.Is(err, want) || strings.Contains(err.Error(), secretWord) {
+		t.Errorf("%+v: got %v, want %v", cfg.Access, err, want)
+	}
+}
+
+func TestOpen_Encrypts(t *testing.T) {
+	t.Parallel()
+	ca, strange := newAuthority(t), newAuthority(t)
+	cert, key := ca.issue(t, "server")
+	client, clientKey := ca.issue(t, "client")
+	foreign, foreignKey := strange.issue(t, "client")
+	plain := natstest.New(t)
+	oneSided := natstest.New(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q }", cert, key))
+	mutual := natstest.New(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", cert, key, ca.file))
+	for name, c := range map[string]struct {
+		url    string
+		access natsbroker.Access
+		want   error
+	}{
+		"trusted":                   {"tls://" + oneSided.Addr(), natsbroker.Access{CA: ca.file}, nil},
+		"asked for by the server":   {oneSided.URL(), natsbroker.Access{CA: ca.file}, nil},
+		"both sides":                {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file, Cert: client, Key: clientKey}, nil},
+		"the machine's authorities": {"tls://" + oneSided.Addr(), natsbroker.Access{}, natsbroker.ErrTLS},
+		"another authority":         {"tls://" + oneSided.Addr(), natsbroker.Access{CA: strange.file}, natsbroker.ErrTLS},
+		"no certificate shown":      {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file}, natsbroker.ErrTLS},
+		"a stranger's certificate":  {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file, Cert: foreign, Key: foreignKey}, natsbroker.ErrTLS},
+		"a server without":          {"tls://" + plain.Addr(), natsbroker.Access{CA: ca.file}, natsbroker.ErrTLS},
+		"a key of another":          {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file, Cert: client, Key: foreignKey}, natsbroker.ErrTLS},
+		"junk for an authority":     {"tls://" + mutual.Addr(), natsbroker.Access{CA: junkFile(t)}, natsbroker.ErrTLS},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := natsbroker.Config{URL: c.url, Access: c.access, Sync: natsbroker.SyncLazy, Prefix: strings.ReplaceAll(name, " ", "-")}
+			if c.want != nil {
+				cfg.Prefix = ""
+				wantRefused(t, cfg, c.want)
+				return
+			}
+			publish(t, open(t, cfg), 1, 1)
+		})
+	}
+}
+
+func TestOpen_HidesAURLThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	wantRefused(t, natsbroker.Config{URL: "nats://alice:" + secretWord + "%zz@127.0.0.1:4222"}, natsbroker.ErrURL)
+}
+
+// TestBroker_WaitsForItsCredentials changes the server's password under a connection and back again.
+func TestBroker_WaitsForItsCredentials(t *testing.T) {
+	t.Parallel()
+	password := func(word string) string { return `authorization { user: alice, password: "` + word + `" }` }
+	srv := natstest.New(t, password(secretWord))
+	b := open(t, natsbroker.Config{URL: "nats://alice:" + secretWord + "@" + srv.Addr(), Sync: natsbroker.SyncLazy})
+	publish(t, b, 1, 2)
+	srv.Stop()
+	srv.Configure(password("another"))
+	srv.Start()
+	until(t, "it says that it is refused", func() bool { return errors.Is(b.Ready(t.Context()), natsbroker.ErrAccess) })
+	srv.Stop()
+	srv.Configure(password(secretWord))
+	srv.Start()
+	publishUntilStored(t, b, 3, 4)
+}
+
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func TestOpen_SaysWhatIsForbidden(t *testing.T) {
+	t.Parallel()
+	srv := natstest.New(t, `authorization { users: [ { user: alice, password: "`+secretWord+`", permissions: { publish: ["mainstay.>"], subscribe: ["_INBOX.>"] } } ] }`)
+	url := "nats://alice:" + secretWord + "@" + srv.Addr()
+	wantRefused(t, natsbroker.Config{URL: url, AckTimeout: time.Second}, natsbroker.ErrForbidden)
+}
+
+func TestOpen_RefusesServersThatAreNotFit(t *testing.T) {
+	t.Parallel()
+	wantRefused(t, natsbroker.Config{URL: "nats://" + oldServer(t, "2.14.7")}, natsbroker.ErrServer)
+	wantRefused(t, natsbroker.Config{URL: natstest.NewWithoutJetStream(t).URL()}, natsbroker.ErrServer)
+	wantRefused(t, natsbroker.Config{URL: natstest.New(t).URL(), Replicas: 3}, natsbroker.ErrServer)
+}
+
+// oldServer greets as a server of that version would, which is as far as a client gets that looks at it.
+func oldServer(t *testing.T, version string) (addr string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	go func() {
+		defer close(done)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close() //nolint:errcheck // the test is over
+		_, _ = fmt.Fprintf(conn, "INFO {\"server_id\":\"old\",\"version\":%q,\"max_payload\":1048576,\"headers\":true}\r\n", version)
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			if strings.Contains(string(buf[:n]), "PING") {
+				_, _ = fmt.Fprint(conn, "PONG\r\n")
+			}
+		}
+	}()
+	return l.Addr().String()
+}
+
+// seed is a key pair, with its seed in a file.
+type seed struct {
+	pair         nkeys.KeyPair
+	public, file string
+}
+
+func newSeed(t *testing.T, create func() (nkeys.KeyPair, error)) seed {
+	t.Helper()
+	pair, err := create()
+	public, publicErr := pair.PublicKey()
+	text, seedErr := pair.Seed()
+	if err := errors.Join(err, publicErr, seedErr); err != nil {
+		t.Fatal(err)
+	}
+	return seed{pair, public, writeFile(t, string(text))}
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func junkFile(t *testing.T) string { t.Helper(); return writeFile(t, "this is "+secretWord) }
+
+// operator is a NATS operator with a system account and one with JetStream.
+type operator struct {
+	account  seed
+	settings string
+}
+
+func newOperator(t *testing.T) operator {
+	t.Helper()
+	op, system := newSeed(t, nkeys.CreateOperator), newSeed(t, nkeys.CreateAccount)
+	o := operator{account: newSeed(t, nkeys.CreateAccount)}
+	claims := jwt.NewOperatorClaims(op.public)
+	claims.SystemAccount = system.public
+	account := jwt.NewAccountClaims(o.account.public)
+	account.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
+	o.settings = fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: { %s: %s, %s: %s }",
+		encoded(t, claims, op), system.public, system.public, encoded(t, jwt.NewAccountClaims(system.public), op),
+		o.account.public, encoded(t, account, op))
+	return o
+}
+
+// creds makes a user, and gives the file of the credentials.
+func (o operator) creds(t *testing.T) string {
+	t.Helper()
+	user := newSeed(t, nkeys.CreateUser)
+	text, err := user.pair.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := jwt.FormatUserConfig(encoded(t, jwt.NewUserClaims(user.public), o.account), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, string(file))
+}
+
+func encoded(t *testing.T, claims jwt.Claims, by seed) string {
+	t.Helper()
+	text, err := claims.Encode(by.pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// authority issues certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	file string
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority " + rand.Text()},
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{cert, key, writePEM(t, "CERTIFICATE", der)}
+}
+
+// issue gives the files of a certificate for this machine, and of its key.
+func (a authority) issue(t *testing.T, name string) (cert, key string) {
+	t.Helper()
+	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &pair.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(pair)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", private)
+}
+
+func writePEM(t *testing.T, kind string, der []byte) string {
+	t.Helper()
+	return writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+}
