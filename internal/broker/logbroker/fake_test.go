@@ -17,6 +17,7 @@ type fakeLog struct {
 	logs  map[mainstay.TopicLane][]*mainstay.Message
 	err   error
 	deaf  bool // nobody is woken
+	reads int
 	wakes map[chan struct{}]bool
 }
 
@@ -24,6 +25,7 @@ type fakeLog struct {
 func (l *fakeLog) ReadLog(_ context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.reads++
 	var ms []*mainstay.Message
 	for log, sequence := range after {
 		rest := l.logs[log][min(sequence, int64(len(l.logs[log]))):]

@@ -21,8 +21,9 @@ const Batch = 1024
 
 // Broker reads from a log. It is safe for concurrent use.
 type Broker struct {
-	log  Log
-	poll time.Duration
+	log   Log
+	reads *reads
+	poll  time.Duration
 }
 
 // New reads from log, which is polled this often when nothing wakes the reader; 0 means every second.
@@ -30,7 +31,7 @@ func New(log Log, poll time.Duration) *Broker {
 	if poll <= 0 {
 		poll = time.Second
 	}
-	return &Broker{log, poll}
+	return &Broker{log: log, reads: &reads{log: log}, poll: poll}
 }
 
 var _ broker.Reader = (*Broker)(nil)
@@ -65,7 +66,7 @@ func (s *subscription) Next(ctx context.Context) ([]*mainstay.Message, error) {
 			return nil, broker.ErrClosed
 		default:
 		}
-		ms, err := s.b.log.ReadLog(ctx, s.at, Batch)
+		ms, err := s.b.reads.read(ctx, s.at)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			return nil, context.Cause(ctx) // however the database says that it was interrupted

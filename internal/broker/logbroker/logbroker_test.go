@@ -115,3 +115,52 @@ func TestNext_Ends(t *testing.T) {
 		t.Fatalf("a read that an ended context interrupts: %v", err)
 	}
 }
+
+// slowLog lets each read begin when it is told.
+type slowLog struct {
+	*fakeLog
+	begin chan struct{}
+}
+
+func (l slowLog) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	<-l.begin
+	return l.fakeLog.ReadLog(ctx, after, limit)
+}
+
+// TestNext_SharesReads wakes the readers of many lanes at once: they do not ask one by one, and each gets its own.
+func TestNext_SharesReads(t *testing.T) {
+	t.Parallel()
+	const lanes = 16
+	l := slowLog{&fakeLog{}, make(chan struct{})}
+	for lane := range lanes {
+		if err := l.append(t.Context(), []*mainstay.Message{{Topic: "a", Lane: lane}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := logbroker.New(l, time.Hour)
+	var asked, all sync.WaitGroup
+	for lane := range lanes {
+		s, err := b.Subscribe(t.Context(), []broker.Start{{TopicLane: mainstay.TopicLane{Topic: "a", Lane: lane}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked.Add(1)
+		all.Go(func() {
+			asked.Done()
+			ms, err := s.Next(t.Context())
+			if err != nil || len(ms) != 1 || ms[0].Lane != lane {
+				t.Errorf("lane %d got %v, error %v", lane, ms, err)
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	asked.Wait()
+	logbroker.WaitAsked(b, lanes)
+	close(l.begin)
+	all.Wait()
+	if l.reads > 1+lanes/4 {
+		t.Errorf("%d reads for %d lanes that were woken at once", l.reads, lanes)
+	}
+}
