@@ -128,10 +128,6 @@ func (l *ledger) touch(a *authorisation) {
 	}
 }
 
-func (l *ledger) clean() bool {
-	return len(l.dirty) == 0 && len(l.dirtyCaptures) == 0 && len(l.dirtyAttempts) == 0
-}
-
 // apply carries out o and leaves its answer in it.
 func (l *ledger) apply(o *op) {
 	o.err, o.late, o.cancelled = nil, false, payment.Cancellation{}

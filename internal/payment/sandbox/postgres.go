@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"hash/fnv"
 	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 //go:embed schema_postgres.sql
@@ -88,14 +92,37 @@ func (s *postgresStore) withTx(ctx context.Context, fn func(*sql.Tx) error) erro
 	return tx.Commit()
 }
 
+// transact takes two round trips: all that is read goes with the begin and the locks, all that is written with the
+// commit.
 func (s *postgresStore) transact(ctx context.Context, ops []*op) error {
-	return s.withTx(ctx, func(tx *sql.Tx) error {
-		// In a statement of its own: the next one's snapshot sees what those have committed that were waited for.
-		if _, err := tx.ExecContext(ctx, lockPostgres, lockClass, lockHashes(ops)); err != nil {
-			return fmt.Errorf("locking orders: %w", err)
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("taking a connection: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // it goes back to the pool
+	return conn.Raw(func(driver any) error {
+		c, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("the connection is a %T, not pgx's", driver)
 		}
-		return run(ctx, postgresSession{tx}, ops)
+		return transact(ctx, c.Conn(), ops)
 	})
+}
+
+// rollbackTimeout bounds a rollback; a connection that does not answer is closed, which has the same effect.
+const rollbackTimeout = 2 * time.Second
+
+func transact(ctx context.Context, conn *pgx.Conn, ops []*op) error {
+	err := run(ctx, postgresSession{conn, lockHashes(ops)}, ops)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	if _, failed := conn.Exec(ctx, "rollback"); failed != nil {
+		_ = conn.Close(ctx)
+	}
+	return err
 }
 
 func lockHashes(ops []*op) []int32 {
@@ -109,41 +136,48 @@ func lockHashes(ops []*op) []int32 {
 	return slices.Compact(hashes)
 }
 
-type postgresSession struct{ tx *sql.Tx }
-
-func (s postgresSession) query(ctx context.Context, q lookup, lists ...[]string) (*sql.Rows, error) {
-	args := make([]any, len(lists))
-	for i, list := range lists {
-		args[i] = list
-	}
-	query := loadAuthorisationsPostgres
-	switch q {
-	case lookupCaptures:
-		query = loadCapturesPostgres
-	case lookupAttempts:
-		query = loadAttemptsPostgres
-	case lookupAuthorisations:
-	}
-	return s.tx.QueryContext(ctx, query, args...)
+// postgresSession is one transaction on a connection, which holds a lock for each of the hashes.
+type postgresSession struct {
+	conn   *pgx.Conn
+	hashes []int32
 }
 
-func (s postgresSession) save(ctx context.Context, l *ledger) error {
-	if err := s.saveAuthorisations(ctx, l.dirty); err != nil {
-		return fmt.Errorf("saving authorisations: %w", err)
+// load begins the transaction, too.
+func (s postgresSession) load(ctx context.Context, l *ledger, w wanted) error {
+	var b pgx.Batch
+	b.Queue("begin isolation level read committed")
+	// In a statement of its own: the next one's snapshot sees what those have committed that were waited for.
+	b.Queue(lockPostgres, lockClass, s.hashes)
+	b.Queue(loadAuthorisationsPostgres, w.keys, w.refs).Query(func(r pgx.Rows) error { return l.readAuthorisations(r) })
+	if len(w.captures) > 0 {
+		b.Queue(loadCapturesPostgres, w.captures).Query(func(r pgx.Rows) error { return l.readCaptures(r) })
 	}
-	if err := s.saveCaptures(ctx, l.dirtyCaptures); err != nil {
-		return fmt.Errorf("saving captures: %w", err)
+	if len(w.flaky) > 0 {
+		b.Queue(loadAttemptsPostgres, w.flaky).Query(func(r pgx.Rows) error { return l.readAttempts(r) })
 	}
-	if err := s.saveAttempts(ctx, l.dirtyAttempts); err != nil {
-		return fmt.Errorf("saving attempts: %w", err)
+	if err := s.conn.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("locking and reading orders: %w", err)
 	}
 	return nil
 }
 
-func (s postgresSession) saveAuthorisations(ctx context.Context, as []*authorisation) error {
+// save commits the transaction, too.
+func (s postgresSession) save(ctx context.Context, l *ledger) error {
+	var b pgx.Batch
+	saveAuthorisations(&b, l.dirty)
+	saveCaptures(&b, l.dirtyCaptures)
+	saveAttempts(&b, l.dirtyAttempts)
+	b.Queue("commit")
+	if err := s.conn.SendBatch(ctx, &b).Close(); err != nil {
+		return fmt.Errorf("saving and committing: %w", err)
+	}
+	return nil
+}
+
+func saveAuthorisations(b *pgx.Batch, as []*authorisation) {
 	n := len(as)
 	if n == 0 {
-		return nil
+		return
 	}
 	keys, refs, currencies, statuses := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	tokens, codes, details, hashes := make([]string, n), make([]string, n), make([]string, n), make([][]byte, n)
@@ -153,34 +187,31 @@ func (s postgresSession) saveAuthorisations(ctx context.Context, as []*authorisa
 		tokens[i], codes[i], details[i], hashes[i] = a.token, a.code, a.detail, a.hash
 		amounts[i], captured[i], voided[i] = a.Amount, a.CapturedAmount, a.VoidedAmount
 	}
-	_, err := s.tx.ExecContext(ctx, saveAuthorisationsPostgres,
+	b.Queue(saveAuthorisationsPostgres,
 		keys, refs, amounts, currencies, statuses, captured, voided, tokens, hashes, codes, details)
-	return err
 }
 
-func (s postgresSession) saveCaptures(ctx context.Context, cs []*capture) error {
+func saveCaptures(b *pgx.Batch, cs []*capture) {
 	n := len(cs)
 	if n == 0 {
-		return nil
+		return
 	}
 	keys, refs, hashes := make([]string, n), make([]string, n), make([][]byte, n)
 	codes, details := make([]string, n), make([]string, n)
 	for i, c := range cs {
 		keys[i], refs[i], hashes[i], codes[i], details[i] = c.key, c.ref, c.hash, c.code, c.detail
 	}
-	_, err := s.tx.ExecContext(ctx, saveCapturesPostgres, keys, refs, hashes, codes, details)
-	return err
+	b.Queue(saveCapturesPostgres, keys, refs, hashes, codes, details)
 }
 
-func (s postgresSession) saveAttempts(ctx context.Context, attempts map[string]int) error {
+func saveAttempts(b *pgx.Batch, attempts map[string]int) {
 	if len(attempts) == 0 {
-		return nil
+		return
 	}
 	var keys []string
 	var counts []int32
 	for key, n := range attempts {
 		keys, counts = append(keys, key), append(counts, int32(n)) //nolint:gosec // a handful
 	}
-	_, err := s.tx.ExecContext(ctx, saveAttemptsPostgres, keys, counts)
-	return err
+	b.Queue(saveAttemptsPostgres, keys, counts)
 }

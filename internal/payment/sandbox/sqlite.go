@@ -31,6 +31,14 @@ insert into capture (key, order_ref, hash, code, detail) values ($1, $2, $3, $4,
 insert into attempt (key, attempts) values ($1, $2) on conflict (key) do update set attempts = excluded.attempts`
 )
 
+type lookup int
+
+const (
+	lookupAuthorisations lookup = iota // by keys, and by order references
+	lookupCaptures                     // by keys
+	lookupAttempts                     // by keys
+)
+
 // sqliteStore is a store on one SQLite connection, used by the writer only.
 type sqliteStore struct {
 	conn                                    *sql.Conn
@@ -101,16 +109,36 @@ func (s *sqliteStore) transact(ctx context.Context, ops []*op) error {
 	return err
 }
 
-func (s *sqliteStore) query(ctx context.Context, q lookup, lists ...[]string) (*sql.Rows, error) {
+func (s *sqliteStore) load(ctx context.Context, l *ledger, w wanted) error {
+	if err := s.query(ctx, lookupAuthorisations, l.readAuthorisations, w.keys, w.refs); err != nil {
+		return err
+	}
+	if len(w.captures) > 0 {
+		if err := s.query(ctx, lookupCaptures, l.readCaptures, w.captures); err != nil {
+			return err
+		}
+	}
+	if len(w.flaky) > 0 {
+		return s.query(ctx, lookupAttempts, l.readAttempts, w.flaky)
+	}
+	return nil
+}
+
+func (s *sqliteStore) query(ctx context.Context, q lookup, read func(rows) error, lists ...[]string) error {
 	args := make([]any, len(lists))
 	for i, list := range lists {
 		b, err := json.Marshal(list)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		args[i] = string(b)
 	}
-	return s.lookups[q].QueryContext(ctx, args...)
+	rows, err := s.lookups[q].QueryContext(ctx, args...) //nolint:rowserrcheck // read does
+	if err != nil {
+		return fmt.Errorf("looking up: %w", err)
+	}
+	defer func() { _ = rows.Close() }()
+	return read(rows)
 }
 
 func (s *sqliteStore) save(ctx context.Context, l *ledger) error {

@@ -30,109 +30,94 @@ func openStore(ctx context.Context, db *sql.DB, dialect mainstay.Dialect) (store
 
 // session is one transaction's reading and writing.
 type session interface {
-	// query runs one of the statements of the dialect that take one or two lists of strings.
-	query(ctx context.Context, q lookup, lists ...[]string) (*sql.Rows, error)
+	// load puts what is wanted into l.
+	load(ctx context.Context, l *ledger, w wanted) error
 	save(ctx context.Context, l *ledger) error
 }
-
-type lookup int
-
-const (
-	lookupAuthorisations lookup = iota // by keys, and by order references
-	lookupCaptures                     // by keys
-	lookupAttempts                     // by keys
-)
 
 // run is what every transaction does between its begin and its commit.
 func run(ctx context.Context, s session, ops []*op) error {
 	l := newLedger()
-	if err := load(ctx, s, l, ops); err != nil {
+	if err := s.load(ctx, l, want(ops)); err != nil {
 		return err
 	}
 	for _, o := range ops {
 		l.apply(o)
 	}
-	if l.clean() {
-		return nil
-	}
 	return s.save(ctx, l)
 }
 
-func load(ctx context.Context, s session, l *ledger, ops []*op) error {
-	var keys, refs, captures, flaky []string
+// wanted is what a group of operations must see. Lists may be empty.
+type wanted struct {
+	keys, refs []string // of authorisations: by their keys, and all of an order
+	captures   []string // keys
+	flaky      []string // keys whose attempts count
+}
+
+func want(ops []*op) wanted {
+	var w wanted
 	for _, o := range ops {
 		switch {
 		case o.kind == opCapture:
-			refs, captures = append(refs, o.ref), append(captures, o.key)
+			w.refs, w.captures = append(w.refs, o.ref), append(w.captures, o.key)
 		case o.token == TokenFlaky:
-			flaky = append(flaky, o.key)
+			w.flaky = append(w.flaky, o.key)
 			fallthrough
 		default:
-			keys = append(keys, o.key)
+			w.keys = append(w.keys, o.key)
 		}
 	}
-	if err := loadAuthorisations(ctx, s, l, keys, refs); err != nil {
-		return fmt.Errorf("loading authorisations: %w", err)
-	}
-	if err := loadCaptures(ctx, s, l, captures); err != nil {
-		return fmt.Errorf("loading captures: %w", err)
-	}
-	if err := loadAttempts(ctx, s, l, flaky); err != nil {
-		return fmt.Errorf("loading attempts: %w", err)
-	}
-	return nil
+	return w
 }
 
-func loadAuthorisations(ctx context.Context, s session, l *ledger, keys, refs []string) error {
-	rows, err := s.query(ctx, lookupAuthorisations, keys, refs)
-	return scan(rows, err, func() error {
+// rows is what the drivers' rows have in common.
+type rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+}
+
+func (l *ledger) readAuthorisations(r rows) error {
+	for r.Next() {
 		a := &authorisation{}
-		err := rows.Scan(&a.Key, &a.OrderRef, &a.Amount, &a.Currency, &a.Status, &a.CapturedAmount, &a.VoidedAmount,
+		err := r.Scan(&a.Key, &a.OrderRef, &a.Amount, &a.Currency, &a.Status, &a.CapturedAmount, &a.VoidedAmount,
 			&a.token, &a.hash, &a.code, &a.detail)
+		if err != nil {
+			return fmt.Errorf("loading authorisations: %w", err)
+		}
 		l.add(a)
-		return err
-	})
+	}
+	return loaded("authorisations", r.Err())
 }
 
-func loadCaptures(ctx context.Context, s session, l *ledger, keys []string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	rows, err := s.query(ctx, lookupCaptures, keys)
-	return scan(rows, err, func() error {
+func (l *ledger) readCaptures(r rows) error {
+	for r.Next() {
 		c := &capture{}
-		err := rows.Scan(&c.key, &c.ref, &c.hash, &c.code, &c.detail)
+		if err := r.Scan(&c.key, &c.ref, &c.hash, &c.code, &c.detail); err != nil {
+			return fmt.Errorf("loading captures: %w", err)
+		}
 		l.captures[c.key] = c
-		return err
-	})
+	}
+	return loaded("captures", r.Err())
 }
 
-func loadAttempts(ctx context.Context, s session, l *ledger, keys []string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	rows, err := s.query(ctx, lookupAttempts, keys)
-	return scan(rows, err, func() error {
+func (l *ledger) readAttempts(r rows) error {
+	for r.Next() {
 		var key string
 		var n int
-		err := rows.Scan(&key, &n)
+		if err := r.Scan(&key, &n); err != nil {
+			return fmt.Errorf("loading attempts: %w", err)
+		}
 		l.attempts[key] = n
-		return err
-	})
+	}
+	return loaded("attempts", r.Err())
 }
 
-// scan calls each for every row and closes rows.
-func scan(rows *sql.Rows, err error, each func() error) error {
+func loaded(what string, err error) error {
 	if err != nil {
-		return err
+		return fmt.Errorf("loading %s: %w", what, err)
 	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		if err := each(); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return nil
 }
 
 // Queryer reads: a *sql.DB, a *sql.Conn or a *sql.Tx.

@@ -43,6 +43,7 @@ func Run(t *testing.T, c Config) {
 		"ConcurrentCallersOfOneKey":         testConcurrent,
 		"ClosedAnswersClosed":               testClosed,
 		"CancelAndAuthoriseAtTheSameMoment": testRace,
+		"WhatCannotBeSavedFailsAlone":       testFailsAlone,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -407,5 +408,48 @@ func testRace(t *testing.T, s *setup) {
 		if a.Status != sandbox.Voided && a.Status != sandbox.Cancelled {
 			t.Errorf("%+v is held after its cancel", a)
 		}
+	}
+}
+
+// testFailsAlone makes the database refuse one key. Whoever comes with it does not know the outcome; those who share
+// its transaction, and those who come later, also for the same order, are not concerned.
+func testFailsAlone(t *testing.T, s *setup) {
+	refuse, allow := `create trigger refuse before insert on authorisation when new.key = 'bad/pay'
+begin select raise(abort, 'not this one'); end`, `drop trigger refuse`
+	if s.Dialect == mainstay.Postgres {
+		refuse = `alter table sandbox.authorisation add constraint refuse check (key <> 'bad/pay')`
+		allow = `alter table sandbox.authorisation drop constraint refuse`
+	}
+	s.exec(t, refuse)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		for _, name := range []string{"bad", fmt.Sprintf("good-%02d", i)} {
+			wg.Go(func() {
+				r := authorise(sandbox.TokenOK)
+				r.OrderRef = name
+				err := s.g.Authorise(t.Context(), name+"/pay", r)
+				var rejected *payment.Rejected
+				if (err != nil) != (name == "bad") || errors.As(err, &rejected) {
+					t.Errorf("%s: got %v", name, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := len(s.ledger(t)); n != 20 {
+		t.Errorf("%d authorisations, want 20", n)
+	}
+	s.exec(t, allow)
+	r := authorise(sandbox.TokenOK)
+	r.OrderRef = "bad"
+	if err := s.g.Authorise(t.Context(), "bad/pay", r); err != nil {
+		t.Errorf("repeated when it can be saved: %v", err)
+	}
+}
+
+func (s *setup) exec(t *testing.T, statement string) {
+	t.Helper()
+	if _, err := s.db.ExecContext(t.Context(), statement); err != nil {
+		t.Fatal(err)
 	}
 }
