@@ -63,8 +63,9 @@ func placeOf(cfg app.Config) string {
 // openChecked finds the database. Nothing is made that is not there.
 func openChecked(ctx context.Context, cfg app.Config) (invariants.Options, error) {
 	o := invariants.Options{Retention: cfg.IdempotencyRetention, Clock: clock.System}
-	path, file := strings.CutPrefix(cfg.Database, "sqlite:")
-	if cfg.Database != "" && !file {
+	file, embedded := cfg.SQLite()
+	path := file.Path
+	if !embedded {
 		db, err := sql.Open("pgx", cfg.Database)
 		if err != nil {
 			return o, app.Errorf(app.ExitUsage, "--database wants postgres://USER:PASSWORD@HOST/NAME.", "reading the database URL: %w", err)
@@ -75,9 +76,6 @@ func openChecked(ctx context.Context, cfg app.Config) (invariants.Options, error
 				"connecting to the database %s: %w", app.Redact(cfg.Database), err), db.Close())
 		}
 		return o, nil
-	}
-	if !file {
-		path = filepath.Join(cfg.Data, "mainstay.db")
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return o, app.Errorf(app.ExitNotFound, "--data names the directory that `mainstay serve` was given, ./mainstay-data by default.",

@@ -163,7 +163,7 @@ func TestServe_RefusesAPostgresSchema(t *testing.T) {
 	bin, url := proc.Build(t, "./cmd/mainstay"), pgtest.New(t)
 	dir := t.TempDir()
 	args := append(anyPorts(), "--data", dir, "--database", url)
-	up := `mainstay migrate up --database`
+	up := `mainstay migrate up --database 'postgres`
 	refused(t, bin, app.ExitConflict, []string{`^error: .*no schema yet`, up}, args...)
 
 	runCommand(t, bin, "migrate", "up", "--database", url, "--lanes", "4")

@@ -1,9 +1,6 @@
 package app
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 // Processes, as settings name them.
 const (
@@ -62,7 +59,7 @@ func Settings() []Setting {
 			func(c *Config) *string { return &c.HTTP }, hostPort).also(Ingest),
 		text("ops", "127.0.0.1:8081", "Address of the operator API, probes and metrics. Left alone, a busy port gives way to the next free one.",
 			func(c *Config) *string { return &c.Ops }, hostPort).also(Ingest, Outbox, Worker),
-		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME`. `serve` takes `sqlite:PATH` too, with the payment gateway's books beside that file; empty it is SQLite inside the data directory.",
+		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME`. `serve` takes `sqlite:PATH` too, with the payment gateway's books beside that file (`?synchronous=normal` behind it only with `allow_unsafe_durability`); empty it is SQLite inside the data directory.",
 			func(c *Config) *string { return &c.Database }, oneOfSchemes("postgres", "postgresql", "sqlite"), encodedUser("@/")).also(Ingest, Outbox, Worker),
 		secret("broker", "", "Broker: `nats://HOST:4222[,nats://HOST:4222]`, or `database` (workers read the log, no broker at all). `serve` takes `memory` too; empty it is the embedded NATS server.",
 			func(c *Config) *string { return &c.Broker }, oneOfSchemes("nats", "tls", "memory", "database"), encodedUser("@/?#")).also(Outbox, Worker),
@@ -112,7 +109,7 @@ func Settings() []Setting {
 			func(c *Config) *time.Duration { return &c.CallTimeout }, between(10*time.Millisecond, 10*time.Minute)).also(Worker),
 		text("consume", "", "Consumers that the process hosts, separated by commas: `orders`, `inventory`, `payment`, `logistics`; empty is all of them.",
 			func(c *Config) *string { return &c.Consume }, listOf("orders", "inventory", "payment", "logistics")).only(Worker),
-		boolean("allow_unsafe_durability", false, "Run on a PostgreSQL with `fsync`, `full_page_writes` or `synchronous_commit` off, where a crash may take back what was accepted.",
+		boolean("allow_unsafe_durability", false, "Run on a PostgreSQL with `fsync`, `full_page_writes` or `synchronous_commit` off, or on a SQLite file with `synchronous` below `full`, where a crash or a power cut may take back what was accepted.",
 			func(c *Config) *bool { return &c.AllowUnsafe }).also(Ingest, Outbox, Worker),
 		text("wakeups", "notify", "How processes learn of each other's work on PostgreSQL: `notify` (LISTEN and NOTIFY, and rare polling for what was missed), or `poll` (frequent polling, and no session that must stay: for a pooler in transaction mode). A killed process is then replaced when its leases run out, not at once.",
 			func(c *Config) *string { return &c.Wakeups }, oneOf("notify", "poll")).also(Ingest, Outbox, Worker),
@@ -148,10 +145,11 @@ func crossChecks() []func(Config) error {
 			return c.needs(!c.Takes("http") || c.HTTP != c.Ops || portOf(c.HTTP) == "0", "ops", "must differ from http (%s): the operator's surface has an address of its own", c.HTTP)
 		},
 		func(c Config) error {
-			path, isFile := strings.CutPrefix(c.Database, "sqlite:")
-			return c.needs(c.Database != "sqlite" && (!isFile || path != "" && path != ":memory:"), "database",
+			f, isFile := c.SQLite()
+			return c.needs(c.Database != "sqlite" && (!isFile || f.Path != "" && f.Path != ":memory:"), "database",
 				"must name a file, as in sqlite:/var/lib/mainstay/mainstay.db")
 		},
+		Config.durableSQLite,
 		func(c Config) error {
 			return c.needs(c.NATSSync == "lazy" || c.Broker == "", "nats_sync", "is about the embedded broker, and broker names another one")
 		},

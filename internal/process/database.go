@@ -70,6 +70,9 @@ type News interface {
 // pollEvery is how often a process looks for what nobody tells it.
 const pollEvery = 20 * time.Millisecond
 
+// UnsafeNotice is what a process says of its database at the start where it was allowed to be unsafe.
+const UnsafeNotice = "a crash may take back what was accepted"
+
 // unwatched ends the names of holders that cannot keep a session, see postgres.Unwatched.
 func unwatched(cfg app.Config) string {
 	if cfg.Wakeups == "poll" {
@@ -83,10 +86,13 @@ func unwatched(cfg app.Config) string {
 func OpenPostgres(ctx context.Context, cfg app.Config, log *slog.Logger) (*Database, error) {
 	st, err := postgres.Open(ctx, postgres.Config{URL: cfg.Database, PollOnly: cfg.Wakeups == "poll", AllowUnsafe: cfg.AllowUnsafe, Logger: log})
 	if err != nil {
-		return nil, ExplainPostgres(err, cfg.Database)
+		return nil, ExplainPostgres(err, cfg)
 	}
 	db := &Database{
 		Store: st, Reads: st.DB().DB, Query: st.DB(), Sequencer: st, Gateway: st.DB().DB, News: st, Place: app.Redact(cfg.Database),
+	}
+	if off := st.Unsafe(); off != "" {
+		db.Place += "   (" + off + "=off: " + UnsafeNotice + ")"
 	}
 	if cfg.Wakeups == "poll" {
 		db.PollEvery = pollEvery

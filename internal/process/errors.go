@@ -1,6 +1,7 @@
 package process
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,8 +11,9 @@ import (
 	"github.com/mainstay-io/mainstay/internal/store/postgres"
 )
 
-// ExplainPostgres tells an operator what to do about an error of opening a PostgreSQL database.
-func ExplainPostgres(err error, url string) error {
+// ExplainPostgres tells an operator what to do about an error of opening the configured PostgreSQL database.
+func ExplainPostgres(err error, cfg app.Config) error {
+	url := cfg.Database
 	var (
 		schema *postgres.SchemaError
 		unsafe *postgres.UnsafeError
@@ -21,7 +23,7 @@ func ExplainPostgres(err error, url string) error {
 		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.",
 			"the database %s: %w", app.Redact(url), err)
 	case errors.As(err, &schema):
-		return app.Errorf(app.ExitConflict, "A server's schema is only changed when asked for: `mainstay migrate up --database URL` does it, `mainstay migrate status --database URL` lists what is missing.",
+		return app.Errorf(app.ExitConflict, "A server's schema is only changed when asked for: `mainstay migrate up"+sameDatabase(cfg)+" does it, and `mainstay migrate status` lists what is missing.",
 			"the database %s: %w", app.Redact(url), err)
 	case errors.As(err, &unsafe):
 		return app.Errorf(app.ExitConflict, "Turn "+unsafe.Setting+" on, for the server, the database and the role; --allow-unsafe-durability runs without it.",
@@ -30,10 +32,23 @@ func ExplainPostgres(err error, url string) error {
 		return app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.",
 			"reading the database URL %s: %w", app.Redact(url), oneLine(postgres.BadURL(err)))
 	case postgres.Unreachable(err) != nil:
-		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
+		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that "+cmp.Or(cfg.Origin("database").Name, "--database")+" names it.",
 			"connecting to the database %s: %w", app.Redact(url), oneLine(postgres.Unreachable(err)))
 	default:
 		return fmt.Errorf("opening the database %s: %w", app.Redact(url), err)
+	}
+}
+
+// sameDatabase ends a command, and the quotation of it, so that it means the database that cfg means, named in the
+// same way.
+func sameDatabase(cfg app.Config) string {
+	switch o := cfg.Origin("database"); o.Kind {
+	case "environment":
+		return "` with the same " + o.Name
+	case "file":
+		return " --config " + o.Name + "`"
+	default:
+		return " --database '" + app.Redact(cfg.Database) + "'`"
 	}
 }
 

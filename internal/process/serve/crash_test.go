@@ -83,7 +83,7 @@ func TestCrash_OfAHandler(t *testing.T) { //nolint:paralleltest // see above
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		crash(t, 1, dir, "", "sqlite", "file:"+filepath.Join(dir, databaseFile)+"?_pragma=busy_timeout(5000)")
+		crash(t, 1, dir, "", "sqlite", "file:"+filepath.Join(dir, "mainstay.db")+"?_pragma=busy_timeout(5000)")
 	})
 	t.Run("two processes on postgres", func(t *testing.T) {
 		t.Parallel()

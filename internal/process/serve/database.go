@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -25,11 +26,15 @@ func openDatabase(ctx context.Context, cfg app.Config, log *slog.Logger) (*proce
 }
 
 func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*process.Database, error) {
-	path := sqlitePath(cfg)
+	file, _ := cfg.SQLite()
+	path, place := file.Path, "SQLite "+file.Path
+	if file.Unsafe() {
+		place += "   (synchronous=" + strings.ToLower(file.Synchronous) + ": " + process.UnsafeNotice + ")"
+	}
 	if err := migrateSQLite(ctx, path, cfg.Lanes); err != nil {
 		return nil, explainSQLite(err, path)
 	}
-	st, err := sqlite.Open(ctx, sqlite.Config{Path: path, Clock: clock.System, Logger: log})
+	st, err := sqlite.Open(ctx, sqlite.Config{Path: path, Sync: file.Synchronous, Clock: clock.System, Logger: log})
 	if err != nil {
 		return nil, explainSQLite(err, path)
 	}
@@ -39,7 +44,7 @@ func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*process
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the gateway's books: %w", err), st.Close())
 	}
-	return &process.Database{Store: st, Reads: st.Reader(), Query: st, Gateway: gateway, Alone: true, Place: "SQLite " + path}, nil
+	return &process.Database{Store: st, Reads: st.Reader(), Query: st, Gateway: gateway, Alone: true, Place: place}, nil
 }
 
 // migrateSQLite makes the file and brings its schema up to date.

@@ -73,7 +73,7 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 		if dialect == mainstay.SQLite {
 			return nil, explainSQLite(err, sqlitePath(cfg))
 		}
-		return nil, process.ExplainPostgres(err, cfg.Database)
+		return nil, process.ExplainPostgres(err, cfg)
 	}
 	list, err = do(db, dialect)
 	return list, explainMigration(err)

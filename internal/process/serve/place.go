@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
@@ -17,21 +16,19 @@ import (
 // Where things are kept: the embedded broker's store is in the data directory, and so is the SQLite database, unless
 // it was given a path of its own. The gateway's books are beside the database, whose payments they answer for.
 const (
-	databaseFile = "mainstay.db"
-	gatewayFile  = "gateway.db"
-	brokerDir    = "nats"
+	gatewayFile = "gateway.db"
+	brokerDir   = "nats"
 )
 
 func isSQLite(cfg app.Config) bool {
-	return cfg.Database == "" || strings.HasPrefix(cfg.Database, "sqlite:")
+	_, ok := cfg.SQLite()
+	return ok
 }
 
 // sqlitePath is the file of the configured SQLite database.
 func sqlitePath(cfg app.Config) string {
-	if path, ok := strings.CutPrefix(cfg.Database, "sqlite:"); ok {
-		return path
-	}
-	return filepath.Join(cfg.Data, databaseFile)
+	f, _ := cfg.SQLite()
+	return f.Path
 }
 
 // locks are the directories that this process has for itself.

@@ -70,7 +70,7 @@ func TestWalkthrough(t *testing.T) {
 func tracedOrder(t *testing.T, token string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	traced := withTrace(t, filepath.Join(dir, databaseFile))
+	traced := withTrace(t, filepath.Join(dir, "mainstay.db"))
 	b := runBackbone(t, dir)
 	desk := inventory.NewDesk(b.db.Dialect(), b.db, b.db.Reads)
 	if _, err := desk.Set(t.Context(), "mug-red", 100); err != nil {

@@ -27,17 +27,16 @@ type SchemaError struct {
 // Newer says that the schema is for newer binaries.
 func (e *SchemaError) Newer() bool { return e.Oldest > e.Known }
 
-// Error says what is wrong, and what to run.
+// Error says what is wrong; what to run depends on how the database was named.
 func (e *SchemaError) Error() string {
-	const up = "; run: mainstay migrate up --database URL"
 	switch {
 	case e.Newer():
 		return fmt.Sprintf("the database's schema was contracted for binaries that know migration %d, newer than the %d that this one knows; run a newer binary",
 			e.Oldest, e.Known)
 	case e.Have == 0:
-		return "the database has no schema yet" + up
+		return "the database has no schema yet"
 	default:
-		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want) + up
+		return fmt.Sprintf("the database's schema has version %d, this binary needs %d", e.Have, e.Want)
 	}
 }
 
@@ -85,18 +84,21 @@ func (s *Store) checkDurability(ctx context.Context) error {
 	s.lockSpace = row.Space
 	s.news.name(row.Space)
 	switch {
-	case s.cfg.AllowUnsafe:
-		return nil
 	case row.Fsync == "off":
-		return &UnsafeError{Setting: "fsync"}
+		s.unsafe = "fsync"
 	case row.Pages == "off":
-		return &UnsafeError{Setting: "full_page_writes"}
+		s.unsafe = "full_page_writes"
 	case row.Commit == "off":
-		return &UnsafeError{Setting: "synchronous_commit"}
-	default:
-		return nil
+		s.unsafe = "synchronous_commit"
 	}
+	if s.unsafe != "" && !s.cfg.AllowUnsafe {
+		return &UnsafeError{Setting: s.unsafe}
+	}
+	return nil
 }
+
+// Unsafe names the setting that is off, so that a crash may take back what was committed; "" where none is.
+func (s *Store) Unsafe() string { return s.unsafe }
 
 const versionQuery = `/* check.version */
 select coalesce(max(version_id), 0) from goose_db_version where is_applied`

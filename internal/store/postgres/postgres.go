@@ -84,6 +84,7 @@ type Store struct {
 	outbox *outbox.Outbox
 	// lockSpace keeps the advisory locks of two schemas of one database apart.
 	lockSpace string
+	unsafe    string // see Unsafe
 	// origin names the database in what it publishes.
 	origin string
 

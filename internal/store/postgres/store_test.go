@@ -41,7 +41,7 @@ func TestOpen_RefusesAnotherSchema(t *testing.T) {
 		want   string
 	}{
 		"none":    {url: func(t *testing.T) string { return pgtest.New(t) }, want: "no schema"},
-		"older":   {change: "delete from goose_db_version where version_id > 1", want: "mainstay migrate up"},
+		"older":   {change: "delete from goose_db_version where version_id > 1", want: "this binary needs"},
 		"newer":   {change: "update compatibility set oldest = 9999", want: "newer"},
 		"unfound": {change: "delete from meta", want: "no schema"},
 	} {
