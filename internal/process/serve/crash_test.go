@@ -77,9 +77,8 @@ func (exiting) Handle(ctx context.Context, tx mainstay.Tx, m *mainstay.Message) 
 
 // TestCrash_OfAHandler runs a handler that calls os.Exit at one message: the message ends as many processes as its
 // budget says and is a dead letter then, its neighbours are handled and uncharged, and the next process stays up.
-//
-// It runs beside no other test: a process that is being made holds the locks of data directories for a moment.
-func TestCrash_OfAHandler(t *testing.T) { //nolint:paralleltest // see above
+func TestCrash_OfAHandler(t *testing.T) {
+	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()

@@ -10,8 +10,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 )
 
-// lockDir takes a data directory for this process, for as long as it lives: the lock ends with the process, however
-// it ends.
+// lockDir takes a data directory for this process, until unlockDir: the lock ends with the process, however it ends.
 func lockDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, app.Errorf(app.ExitError, "Choose a directory that can be written with --data.", "making the data directory: %w", err)
@@ -34,6 +33,13 @@ func lockDir(dir string) (*os.File, error) {
 	default:
 		return nil, errors.Join(fmt.Errorf("locking the data directory %s: %w", dir, err), f.Close())
 	}
+}
+
+// unlockDir gives a data directory back. To close the file is not enough: the lock belongs to all copies of its
+// descriptor, and a process that is being started has one until it runs its own program.
+func unlockDir(f *os.File) {
+	_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN) // only a bad descriptor is refused
+	_ = f.Close()                                   // it was only held
 }
 
 // holder names the process that has the lock, if it said so.

@@ -60,7 +60,7 @@ func withSchema(ctx context.Context, cfg app.Config, do func(*sql.DB, mainstay.D
 		if err != nil {
 			return nil, err
 		}
-		defer lock.Close() // the lock ends with the file
+		defer unlockDir(lock)
 		reserve(path)
 		dialect, driver, source = mainstay.SQLite, "sqlite", sqlite.DSN(path, "FULL", false)
 	}

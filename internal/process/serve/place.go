@@ -37,7 +37,7 @@ type locks []*os.File
 // release gives them back; so does the end of the process.
 func (ls locks) release() {
 	for _, f := range ls {
-		_ = f.Close() // it was only held
+		unlockDir(f)
 	}
 }
 

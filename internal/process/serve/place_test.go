@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/mainstay-io/mainstay"
@@ -108,4 +109,29 @@ func TestOpenDatabase_LetsNobodyElseReadItsFiles(t *testing.T) {
 			t.Errorf("%s has mode %v (%v)", f.Name(), info.Mode(), err)
 		}
 	}
+}
+
+// A process that is being started has a copy of every descriptor for a moment, that of the lock too.
+func TestLockDir_IsFreeOnceItWasGivenBack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	first, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inherited, err := syscall.Dup(int(first.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(inherited) // it was only there
+	if second, err := lockDir(dir); err == nil {
+		unlockDir(second)
+		t.Fatal("the directory was given to two")
+	}
+	unlockDir(first)
+	second, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlockDir(second)
 }
