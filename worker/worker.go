@@ -56,7 +56,7 @@ func (w *Worker) ParticipateRemotely(consumer, topic string, types []string, h m
 // Orchestrate runs sagas on the replies of their participants.
 func (w *Worker) Orchestrate(consumer string, o *orchestrator.Orchestrator) {
 	w.consumers = append(w.consumers, lane.Consumer{
-		Name: consumer, Topics: []string{o.Definition().Topic}, Handler: o, Timers: o,
+		Name: consumer, Topics: []string{o.Definition().Topic}, Handler: o, Timers: o, Awaits: o.CommandTopics(),
 	})
 }
 

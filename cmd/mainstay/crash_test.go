@@ -101,7 +101,7 @@ func survive(t *testing.T, bin string, serveArgs, verifyArgs []string, driver, s
 		seen[name] += v
 	}
 	out := verify(t, append(slices.Clone(verifyArgs), "--journal", j.path)...)
-	t.Logf("%d orders, %d of %d kills met sagas in flight\n%s", len(ids), overlapped, kills(t), out)
+	t.Logf("%d orders of %.1f messages, %d of %d kills met sagas in flight\n%s", len(ids), messagesPerOrder(t, driver, source), overlapped, kills(t), out)
 	conclusive(t, seen, overlapped)
 }
 
@@ -126,6 +126,21 @@ func inFlight(t testing.TB, driver, source string) int {
 	defer db.Close() // it is only read
 	var n int
 	if err := db.QueryRowContext(t.Context(), `select count(*) from saga where ended_at is null`).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// messagesPerOrder is how many messages it took to bring an order to its end, repetitions included.
+func messagesPerOrder(t testing.TB, driver, source string) float64 {
+	t.Helper()
+	db, err := sql.Open(driver, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close() // it is only read
+	var n float64
+	if err := db.QueryRowContext(t.Context(), `select (select count(*) from outbox) * 1.0 / (select count(*) from saga)`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n

@@ -27,6 +27,9 @@ type Consumer struct {
 	Participant *Participant
 	// Timers is optional: work that becomes due by time.
 	Timers Timers
+	// Awaits are topics, beside the consumer's own, in which what a timer waits for may be in line. While it is, the
+	// timers of that lane fire later, but those that are urgent, and never by more than some lease times.
+	Awaits []string
 }
 
 // Participant handles commands of sagas by the message's type. A local one has Commands, a remote one Remote.
@@ -45,6 +48,8 @@ type Participant struct {
 type Timers interface {
 	// Due reads what is due in the given lanes.
 	Due(ctx context.Context, lanes []int, now time.Time, limit int) (ids []string, err error)
+	// Urgent reads what among it must not wait for what is in line.
+	Urgent(ctx context.Context, lanes []int, now time.Time, limit int) (ids []string, err error)
 	// Fire does it, in a transaction under the lanes' leases; an id that is not due any more is left alone.
 	Fire(ctx context.Context, tx mainstay.Tx, ids []string) error
 }

@@ -150,6 +150,8 @@ type faultyStore struct {
 	after func() bool
 	// before, when set, may fail a unit before it begins.
 	before func(u lane.Unit) error
+	// lines, when set, is told each time when the lines are read.
+	lines func()
 }
 
 var errCut = fmt.Errorf("cut off: %w", lane.ErrTransient)
@@ -174,6 +176,13 @@ func (s *faultyStore) Unit(ctx context.Context, u lane.Unit, fn func(context.Con
 		return errCut
 	}
 	return err
+}
+
+func (s *faultyStore) Lines(ctx context.Context, topics []string, lanes []int) ([]lane.Line, error) {
+	if s.lines != nil {
+		s.lines()
+	}
+	return s.Store.Lines(ctx, topics, lanes)
 }
 
 func (s *faultyStore) Renew(ctx context.Context, holder string, ls []lease.Lease, ttl time.Duration) ([]lease.Lease, error) {

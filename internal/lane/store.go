@@ -147,6 +147,9 @@ type Store interface {
 	// Heads and ReadLog read the log of the database itself: see relay.Store.
 	Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
+	// Lines reads how far the logs of topics have been handled in the given lanes; one that no consumer of the
+	// database has is left out.
+	Lines(ctx context.Context, topics []string, lanes []int) ([]Line, error)
 	// Unit runs fn in one transaction under the unit's leases and commits it. lease.ErrFenced: a lease was lost.
 	// ErrTransient: try again. fn's own error comes back as it is, a panic of fn as *mainstay.PanicError;
 	// nothing was written then. It blocks until the database has answered.

@@ -17,37 +17,31 @@ const (
 	lamePause = time.Minute
 )
 
+// timing is what the goroutine of the timers remembers.
+type timing struct {
+	patience
+	lame map[string]time.Time // what could not be fired, and when it is tried again
+}
+
 // timers fires what becomes due, until ctx ends.
 func (r *run) timers(ctx, work context.Context) {
-	lame := map[string]time.Time{} // what could not be fired, and when it is tried again
+	t := &timing{patience: patience{holds: map[int]*hold{}}, lame: map[string]time.Time{}}
 	for wait(ctx, r.e.cfg.TimerPoll) {
-		for r.fire(ctx, work, lame) {
+		for r.fire(ctx, work, t) {
 		}
 	}
 }
 
-// fire fires one batch; true when there may be more.
-func (r *run) fire(ctx, work context.Context, lame map[string]time.Time) bool {
+// fire fires a batch of what is due and has waited long enough; true when there may be more.
+func (r *run) fire(ctx, work context.Context, t *timing) bool {
 	leases := r.leases()
 	if len(leases) == 0 || ctx.Err() != nil {
 		return false
 	}
 	sortLeases(leases)
-	lanes := make([]int, len(leases))
-	for i, l := range leases {
-		lanes[i] = l.Lane
-	}
 	now := r.e.cfg.Clock()
-	maps.DeleteFunc(lame, func(_ string, until time.Time) bool { return !now.Before(until) })
-	limit := timerBatch + len(lame)
-	ids, err := r.c.Timers.Due(ctx, lanes, now, limit)
-	more := len(ids) == limit
-	ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := lame[id]; return ok })
-	if err == nil && len(ids) > 0 {
-		r.e.gate.RLock()
-		err = r.fireAll(work, Unit{Consumer: r.c.Name, Era: r.era(), Leases: leases}, ids, lame)
-		r.e.gate.RUnlock()
-	}
+	maps.DeleteFunc(t.lame, func(_ string, until time.Time) bool { return !now.Before(until) })
+	more, err := r.fireDue(ctx, work, t, leases, now)
 	switch {
 	case err == nil:
 		return more
@@ -69,6 +63,61 @@ func (r *run) era() string {
 		}
 	}
 	return oldest
+}
+
+func (r *run) fireDue(ctx, work context.Context, t *timing, leases []lease.Lease, now time.Time) (more bool, err error) {
+	lanes := lanesOf(leases)
+	if ids, err := r.c.Timers.Due(ctx, lanes, now, 1); err != nil || len(ids) == 0 {
+		clear(t.holds)
+		return false, err
+	}
+	ripe, err := r.ripe(ctx, &t.patience, lanes, now)
+	if err != nil {
+		return false, err
+	}
+	limit := timerBatch + len(t.lame)
+	for due, of := range ripe {
+		lanes = slices.DeleteFunc(lanes, func(lane int) bool { return slices.Contains(of, lane) })
+		ids, err := r.c.Timers.Due(ctx, of, due, limit)
+		if err == nil {
+			err = r.fireBatch(work, t, leases, of, ids)
+		}
+		if err != nil {
+			return false, err
+		}
+		if len(ids) < limit {
+			t.fired(of)
+		}
+		more = more || len(ids) == limit
+	}
+	if len(lanes) == 0 {
+		return more, nil
+	}
+	ids, err := r.c.Timers.Urgent(ctx, lanes, now, limit)
+	if err == nil {
+		err = r.fireBatch(work, t, leases, lanes, ids)
+	}
+	return err == nil && (more || len(ids) == limit), err
+}
+
+// fireBatch fires those of the timers that are not lame, under the leases of their lanes.
+func (r *run) fireBatch(ctx context.Context, t *timing, leases []lease.Lease, lanes []int, ids []string) error {
+	ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := t.lame[id]; return ok })
+	if len(ids) == 0 {
+		return nil
+	}
+	leases = slices.DeleteFunc(slices.Clone(leases), func(l lease.Lease) bool { return !slices.Contains(lanes, l.Lane) })
+	r.e.gate.RLock()
+	defer r.e.gate.RUnlock()
+	return r.fireAll(ctx, Unit{Consumer: r.c.Name, Era: r.era(), Leases: leases}, ids, t.lame)
+}
+
+func lanesOf(leases []lease.Lease) []int {
+	lanes := make([]int, len(leases))
+	for i, l := range leases {
+		lanes[i] = l.Lane
+	}
+	return lanes
 }
 
 // fireAll fires timers in one transaction if it can be, and in ever smaller parts otherwise, so that one that fails

@@ -86,6 +86,20 @@ func New(cfg Config) (*Orchestrator, error) {
 // Definition is what new instances run on.
 func (o *Orchestrator) Definition() *saga.Definition { return o.latest }
 
+// CommandTopics are the topics to which instances of any version send commands.
+func (o *Orchestrator) CommandTopics() []string {
+	var topics []string
+	for _, d := range o.versions {
+		for _, group := range d.Groups {
+			for i := range group {
+				topics = append(topics, group[i].Topic)
+			}
+		}
+	}
+	slices.Sort(topics)
+	return slices.Compact(topics)
+}
+
 // Begin is one instance to start.
 type Begin struct {
 	ID, CorrelationID, Key string
@@ -145,6 +159,15 @@ func (o *Orchestrator) HandleBatch(ctx context.Context, tx mainstay.Tx, ms []*ma
 // Due reads which instances want a tick.
 func (o *Orchestrator) Due(ctx context.Context, lanes []int, now time.Time, limit int) ([]string, error) {
 	return o.cfg.Store.Due(ctx, o.latest.Name, lanes, now, limit)
+}
+
+// Urgent reads which of them wait for nobody: those that are past their deadline and not being compensated.
+func (o *Orchestrator) Urgent(ctx context.Context, lanes []int, now time.Time, limit int) ([]string, error) {
+	deadline := o.latest.Deadline
+	for _, d := range o.versions {
+		deadline = min(deadline, d.Deadline)
+	}
+	return o.cfg.Store.Urgent(ctx, o.latest.Name, lanes, now, now.Add(-deadline), limit)
 }
 
 // Fire gives instances their tick.

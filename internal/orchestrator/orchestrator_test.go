@@ -378,6 +378,15 @@ func TestHandleBatch_ComparesVersions(t *testing.T) {
 	}
 }
 
+func TestCommandTopics_OfAllVersions(t *testing.T) {
+	t.Parallel()
+	second := trip(2)
+	second.Groups[1][0].Topic = "purse"
+	if diff := cmp.Diff([]string{"bank", "flights", "hotels", "purse"}, setup(t, trip(1), second).o.CommandTopics()); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
 func TestNew_Refuses(t *testing.T) {
 	t.Parallel()
 	other := trip(2)

@@ -43,4 +43,6 @@ type Store interface {
 	Postpone(ctx context.Context, tx mainstay.Tx, rows []*Row) error
 	// Due reads the ids of instances of a definition, in the given lanes, whose time has come, the oldest first.
 	Due(ctx context.Context, definition string, lanes []int, now time.Time, limit int) ([]string, error)
+	// Urgent reads those of them that are not being compensated and were created at begun or before.
+	Urgent(ctx context.Context, definition string, lanes []int, now, begun time.Time, limit int) ([]string, error)
 }

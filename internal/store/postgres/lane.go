@@ -71,6 +71,29 @@ func (s *Store) Places(ctx context.Context, consumer string, lanes []int) ([]lan
 	return ps, nil
 }
 
+const linesQuery = `/* lane.lines */
+select p.topic, p.lane, coalesce(max(h.last_sequence), 0) as head, min(p.sequence) as place
+from place p left join log_head h on h.topic = p.topic and h.lane = p.lane
+where p.topic = any($1::text[]) and p.lane = any($2::int[])
+group by p.topic, p.lane`
+
+// Lines reads how far the logs of topics have been handled.
+func (s *Store) Lines(ctx context.Context, topics []string, lanes []int) ([]lane.Line, error) {
+	var rows []struct {
+		Topic       string
+		Lane        int
+		Head, Place int64
+	}
+	if err := s.db.SelectContext(ctx, &rows, linesQuery, topics, lanes); err != nil {
+		return nil, fmt.Errorf("reading how far logs are handled: %w", translate(ctx, err))
+	}
+	lines := make([]lane.Line, len(rows))
+	for i, r := range rows {
+		lines[i] = lane.Line{TopicLane: mainstay.TopicLane{Topic: r.Topic, Lane: r.Lane}, Head: r.Head, Place: r.Place}
+	}
+	return lines, nil
+}
+
 type parkedRow struct {
 	Topic    string
 	Lane     int

@@ -36,6 +36,7 @@ func TestPlans_LookUpKeys(t *testing.T) {
 		"load sagas":  {s.db, loadSagas},
 		"save sagas":  {s.db, saveSagas},
 		"due sagas":   {s.db, dueSagas},
+		"urgent":      {s.db, urgentSagas},
 		"existing":    {s.db, existingQuery},
 		"progress":    {s.db, saveProgressQuery},
 		"fresh round": {s.seqDB, roundFresh + roundGuard + roundNumber},

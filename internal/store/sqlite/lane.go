@@ -72,6 +72,29 @@ func (s *Store) Places(ctx context.Context, consumer string, lanes []int) ([]lan
 	return ps, nil
 }
 
+const linesQuery = `/* lane.lines */
+select p.topic, p.lane, coalesce(max(h.last_sequence), 0), min(p.sequence)
+from place p left join log_head h on h.topic = p.topic and h.lane = p.lane
+where p.topic in (select value from json_each($1)) and p.lane in (select value from json_each($2))
+group by p.topic, p.lane`
+
+// Lines reads how far the logs of topics have been handled.
+func (s *Store) Lines(ctx context.Context, topics []string, lanes []int) ([]lane.Line, error) {
+	var lines []lane.Line
+	err := each(ctx, s, func(rows *sql.Rows) error {
+		var l lane.Line
+		if err := rows.Scan(&l.Topic, &l.Lane, &l.Head, &l.Place); err != nil {
+			return err
+		}
+		lines = append(lines, l)
+		return nil
+	}, linesQuery, array(topics), array(lanes))
+	if err != nil {
+		return nil, fmt.Errorf("reading how far logs are handled: %w", err)
+	}
+	return lines, nil
+}
+
 // array gives v as the JSON array that json_each takes apart; v is a slice of numbers or strings.
 func array(v any) string {
 	b, err := json.Marshal(v)

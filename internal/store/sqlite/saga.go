@@ -115,8 +115,21 @@ const dueSagaQuery = `/* saga.due */
 select id from saga where definition = $1 and lane in (select value from json_each($2)) and due_at <= $3
 order by due_at limit $4`
 
+const urgentSagaQuery = `/* saga.urgent */
+select id from saga where definition = $1 and lane in (select value from json_each($2)) and due_at <= $3
+and created_at <= $5 and status <> 'compensating' order by due_at limit $4`
+
 // Due reads the ids of instances whose time has come.
 func (s *Store) Due(ctx context.Context, definition string, lanes []int, now time.Time, limit int) ([]string, error) {
+	return s.dueSagas(ctx, dueSagaQuery, definition, array(lanes), now.UnixMicro(), limit)
+}
+
+// Urgent reads the ids of instances whose time has come, that go forward and have begun by then.
+func (s *Store) Urgent(ctx context.Context, definition string, lanes []int, now, begun time.Time, limit int) ([]string, error) {
+	return s.dueSagas(ctx, urgentSagaQuery, definition, array(lanes), now.UnixMicro(), limit, begun.UnixMicro())
+}
+
+func (s *Store) dueSagas(ctx context.Context, query string, args ...any) ([]string, error) {
 	var ids []string
 	err := each(ctx, s, func(rows *sql.Rows) error {
 		var id string
@@ -125,7 +138,7 @@ func (s *Store) Due(ctx context.Context, definition string, lanes []int, now tim
 		}
 		ids = append(ids, id)
 		return nil
-	}, dueSagaQuery, definition, array(lanes), now.UnixMicro(), limit)
+	}, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("reading due sagas: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -22,6 +23,7 @@ func Lanes(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"places are compared and set":          lanesMove,
 		"a unit is fenced when it is repeated": lanesRepeated,
 		"a lost lease fences":                  lanesFence,
+		"lines end with the one behind":        lanesLines,
 		"parked messages":                      lanesParked,
 		"what is not parked fences":            lanesNotParked,
 		"a case is opened, ended, reopened":    lanesDeadLetters,
@@ -64,6 +66,33 @@ func (w *worker) unit(t *testing.T, fn func(tx lane.Tx) error) error {
 func (w *worker) must(t *testing.T, fn func(tx lane.Tx)) {
 	t.Helper()
 	noError(t, "a unit", w.unit(t, func(tx lane.Tx) error { fn(tx); return nil }))
+}
+
+func lanesLines(t *testing.T, f *Fixture) {
+	w := f.worker(t, "c")
+	f.worker(t, "slow")
+	m := message("a", "k", "1")
+	f.send(t, m, message("a", "k", "2"))
+	f.Settle(t)
+	from := w.at[m.TopicLane()]
+	to := from
+	to.Sequence, to.MessageID = 1, m.ID
+	w.must(t, func(tx lane.Tx) { tx.Move(from, to) })
+	for _, tc := range []struct {
+		topics []string
+		lanes  []int
+		want   []lane.Line
+	}{
+		{[]string{"a", "b"}, []int{m.Lane}, []lane.Line{{TopicLane: m.TopicLane(), Head: 2}}},
+		{[]string{"a"}, []int{1 - m.Lane}, []lane.Line{{TopicLane: mainstay.TopicLane{Topic: "a", Lane: 1 - m.Lane}}}},
+		{[]string{"b"}, []int{0, 1}, nil},
+	} {
+		lines, err := f.Lines(t.Context(), tc.topics, tc.lanes)
+		noError(t, "reading lines", err)
+		if !slices.Equal(lines, tc.want) {
+			t.Errorf("lines of %v in %v: %+v, want %+v", tc.topics, tc.lanes, lines, tc.want)
+		}
+	}
 }
 
 func lanesRegister(t *testing.T, f *Fixture) {

@@ -137,6 +137,20 @@ func sagasDue(t *testing.T, f *Fixture) {
 			t.Fatalf("%+v: got %v", tc, ids)
 		}
 	}
+	wantUrgent := func(now, begun time.Duration, want ...string) {
+		ids, err := f.Urgent(t.Context(), "order", []int{0, 1}, at(now), at(begun), 10)
+		noError(t, "reading what is urgent", err)
+		if !cmp.Equal(want, ids, cmpopts.EquateEmpty()) {
+			t.Fatalf("urgent after %v of what began by %v: %v, want %v", now, begun, ids, want)
+		}
+	}
+	wantUrgent(time.Hour, 0, sagaB, sagaA)
+	wantUrgent(time.Second, 0, sagaB)
+	wantUrgent(time.Hour, -time.Microsecond)
+	b := f.load(t, sagaB)[0]
+	b.Version, b.State.Status = b.Version+1, saga.Compensating
+	noError(t, "saving", f.save(t, b))
+	wantUrgent(time.Hour, 0, sagaA)
 	if ids, err := f.Due(t.Context(), "other", []int{0}, at(time.Hour), 10); err != nil || len(ids) != 0 {
 		t.Fatalf("of another definition: %v, %v", ids, err)
 	}
