@@ -53,6 +53,9 @@ type Database struct {
 	News News
 	// PollEvery is how often is looked for what nobody told; 0 leaves that to whoever looks.
 	PollEvery time.Duration
+	// Watch blocks until ctx ends, or until the database has failed for good and the process has to; nil where that
+	// cannot be.
+	Watch func(ctx context.Context) error
 	// Alone says that no other process can use the database: leases are taken by force.
 	Alone bool
 	// Place says in words where it is.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/ingest"
@@ -108,7 +109,11 @@ func (b *backbone) desk() *inventory.Desk { return inventory.NewDesk(b.db.Dialec
 
 // services are the parts that run, with the stage in which each is stopped.
 func (b *backbone) services() []app.Service {
-	return append(append(b.intake.Services(), b.worker.Services()...), b.outbox.Services()...)
+	all := slices.Concat(b.intake.Services(), b.worker.Services(), b.outbox.Services())
+	if b.db.Watch != nil {
+		all = append(all, app.Service{Name: "database", Stage: app.Output, Run: b.db.Watch})
+	}
+	return all
 }
 
 // checks are what readiness depends on, by name.

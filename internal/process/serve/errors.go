@@ -43,6 +43,15 @@ func explainSQLite(err error, path string) error {
 	}
 }
 
+// explainFailure tells an operator what to do about a disk that has failed in a commit.
+func explainFailure(err error, path string) error {
+	if err == nil {
+		return nil
+	}
+	return app.Errorf(app.ExitError, "Check the disk, then start again: that finds out. Clients that send the same again with the same key get one order.",
+		"nobody knows whether the last transaction is written to %s: %w", path, err)
+}
+
 // refuseNewer refuses a SQLite schema that a newer program has made: nobody knows what this one would break in it.
 func refuseNewer(ctx context.Context, db *sql.DB, path string) error {
 	var tracked bool

@@ -49,6 +49,8 @@ func (s *Store) Accept(ctx context.Context, group []*ingest.Request, write inges
 	switch {
 	case err == nil:
 		return results, nil
+	case errors.Is(err, errUnknown):
+		return nil, fmt.Errorf("%w: %w", ingest.ErrAmbiguous, err)
 	case errors.Is(err, lane.ErrTransient), errors.Is(err, ErrClosed):
 		return nil, fmt.Errorf("%w: %w", ingest.ErrUnavailable, err)
 	default:

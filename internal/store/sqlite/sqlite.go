@@ -46,6 +46,9 @@ type Store struct {
 	quit   chan struct{}
 	once   sync.Once
 	done   sync.WaitGroup
+	// failed is closed once failure is there, which is for good.
+	failed  chan struct{}
+	failure atomic.Pointer[error]
 
 	tail  *tail
 	wakes wakes
@@ -97,7 +100,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	reads.SetMaxIdleConns(readers)
 	s := &Store{
 		cfg: cfg, reads: reads, writes: writes,
-		drain: make(chan *job, queue), intake: make(chan *job, queue), quit: make(chan struct{}),
+		drain: make(chan *job, queue), intake: make(chan *job, queue), quit: make(chan struct{}), failed: make(chan struct{}),
 	}
 	s.tail = newTail(s.incarnation)
 	if err := s.start(ctx); err != nil {

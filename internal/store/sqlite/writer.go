@@ -24,6 +24,13 @@ const (
 // ErrClosed means that the store was closed before the unit had its turn; nothing was written.
 var ErrClosed = errors.New("the database is closed")
 
+// ErrFailed means that the disk has failed in a commit: the store takes nothing more, as nobody knows whether that
+// transaction is written. Whoever opens the file next finds out.
+var ErrFailed = errors.New("the disk has failed in a commit")
+
+// errUnknown is of the units of that commit.
+var errUnknown = errors.New("nobody knows whether it is written")
+
 // job is one unit of work on its way through the writer.
 type job struct {
 	ctx  context.Context //nolint:containedctx // it is the caller's, for as long as the caller waits
@@ -47,6 +54,8 @@ func (s *Store) do(ctx context.Context, queue chan *job, fn func(ctx context.Con
 		return context.Cause(ctx)
 	case <-s.quit:
 		return ErrClosed
+	case <-s.failed:
+		return s.refusal()
 	}
 	// From here on the outcome is the writer's to tell: a caller that left early would not know it.
 	select {
@@ -113,6 +122,10 @@ func (w *writer) next() *job {
 func (w *writer) fold(first *job) {
 	ctx := context.Background()
 	jobs := []*job{first}
+	if err := w.store.failure.Load(); err != nil {
+		w.answer(jobs, *err)
+		return
+	}
 	err := w.exec(ctx, "begin immediate")
 	if err == nil {
 		began := clock.Start()
@@ -126,7 +139,7 @@ func (w *writer) fold(first *job) {
 			err = w.unit(ctx, j)
 		}
 		if err == nil {
-			err = w.exec(ctx, "commit")
+			err = w.commit(ctx)
 		}
 		if err != nil {
 			_ = w.exec(ctx, "rollback") // SQLite may have done so by itself
@@ -134,6 +147,33 @@ func (w *writer) fold(first *job) {
 	}
 	w.answer(jobs, err)
 }
+
+// commit commits. When the disk fails in that, the transaction may be in the file, though it is not for this process:
+// the next commit would take its place, and the next start would bring it back. So there is no next commit.
+func (w *writer) commit(ctx context.Context) error {
+	err := w.exec(ctx, "commit")
+	if sqliteError(err) != codeIOErr {
+		return err
+	}
+	failure := fmt.Errorf("%w: %w", ErrFailed, err)
+	w.store.failure.Store(&failure)
+	close(w.store.failed)
+	return fmt.Errorf("%w: %w", errUnknown, failure)
+}
+
+// Watch blocks until ctx ends, and then returns nil, or until the disk has failed in a commit, with ErrFailed: the
+// process is to end then.
+func (s *Store) Watch(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.failed:
+		return *s.failure.Load()
+	}
+}
+
+// refusal is the answer of a store that takes nothing more.
+func (s *Store) refusal() error { return fmt.Errorf("%w: %w", lane.ErrTransient, *s.failure.Load()) }
 
 func (w *writer) answer(jobs []*job, err error) {
 	if err != nil { // of the database, whatever it is: no unit is to blame for it
