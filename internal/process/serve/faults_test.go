@@ -101,11 +101,9 @@ func TestBackbone_WithstandsItsBroker(t *testing.T) {
 		},
 		"replies lost, and late": {
 			faults: membroker.Faults{Lose: isReply},
-			set:    func(cfg *app.Config) { cfg.StepTimeout = 150 * time.Millisecond }, // commands are repeated meanwhile
-			conclusive: func(t testing.TB, c *counted) {
-				c.wantGaps(t)
-				c.want(t, lane.HandledRepeated)
-			},
+			// Steps are overdue all the time, and yet nobody needs to be asked again: the replies are in line.
+			set:        func(cfg *app.Config) { cfg.StepTimeout = 150 * time.Millisecond },
+			conclusive: func(t testing.TB, c *counted) { c.wantGaps(t) },
 		},
 		"acknowledgements lost": {
 			faults:     membroker.Faults{AfterPublish: onceIn(4)},
