@@ -61,14 +61,15 @@ func (r *Relay) settle(ctx context.Context, log mainstay.TopicLane, p Progress, 
 				return errors.Join(err, r.refuse(ctx, log, p, tail, found))
 			}
 		}
+		// What was lost is noted before the tail is recorded: afterwards nothing tells of it any more.
+		if sure, err := r.mourn(ctx, log, p, tail, known); err != nil || !sure {
+			return err
+		}
 		if known && tail.Sequence > p.Sequence { // stored, but the acknowledgement was lost
 			if err := r.adopt(ctx, log, tail); err != nil || r.logs[log] != c {
 				return err
 			}
 			c.after, c.incarnation = tail.Sequence, tail.Incarnation
-		}
-		if err := r.mourn(ctx, log, p, tail, known); err != nil {
-			return err
 		}
 	}
 	c.compared, c.position, c.id = true, tail.Position, tail.MessageID
@@ -97,27 +98,29 @@ func (r *Relay) refuse(ctx context.Context, log mainstay.TopicLane, p Progress, 
 
 // mourn finds out what was lost of a log whose tail is not the recorded one, and begins to publish it again. As long
 // as the recorded record stands where it was, nothing is lost, and what is behind it came without a record: a round
-// whose acknowledgement was lost, another relay's, or a stranger's.
-func (r *Relay) mourn(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail, known bool) error {
+// whose acknowledgement was lost, another relay's, or a stranger's. Sure is
+// false of a log whose record cannot be looked at: it waits.
+func (r *Relay) mourn(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail, known bool) (sure bool, err error) {
 	kept, err := r.keeps(ctx, log, mark{p.BrokerPosition, p.MessageID})
-	if err != nil || kept {
-		if err != nil {
-			r.logs[log].fail(err)
-		}
-		return nil
+	if err != nil {
+		r.logs[log].fail(err)
+		return false, nil //nolint:nilerr // it is kept with the log
+	}
+	if kept {
+		return true, nil
 	}
 	found := fmt.Sprintf("it ends at %d", tail.Sequence)
 	if known && tail.Position < p.BrokerPosition {
-		return r.lost(ctx, log, tail.Sequence, found) // it went back to an earlier state, of which this was the end
+		return true, r.lost(ctx, log, tail.Sequence, found) // it went back to an earlier state, of which this was the end
 	}
 	if !known && tail.Position > 0 {
 		found = "it ends with a message that the log does not have"
 	}
 	from, err := r.needed(ctx, log, p.Sequence)
 	if err != nil || from >= p.Sequence {
-		return err
+		return true, err
 	}
-	return r.lost(ctx, log, from, found)
+	return true, r.lost(ctx, log, from, found)
 }
 
 // adopt records what the broker was found to have; the log has no cursor afterwards when its lane was lost.

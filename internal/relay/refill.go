@@ -218,8 +218,11 @@ func (r *Relay) doubt(ctx context.Context, msgs []*mainstay.Message, before map[
 		}
 		delete(before, log)
 		kept, err := r.keeps(ctx, log, was)
-		if err != nil || kept {
+		if err != nil {
 			return err
+		}
+		if kept {
+			continue
 		}
 		from, err := r.needed(ctx, log, m.Sequence-1)
 		if err != nil {

@@ -31,6 +31,22 @@ func (b *bench) reads(log mainstay.TopicLane, place int64) int64 {
 	return place
 }
 
+// overwrite gives the positions of a log's last n records to others: the last one stands exactly where the last message
+// was.
+func (b *bench) overwrite(t *testing.T, log mainstay.TopicLane, n int) {
+	t.Helper()
+	b.mem.DropTail(log, n)
+	var foreign []*mainstay.Message
+	for range n {
+		m := brokertest.Message(log, 1000)
+		m.ID = "0190f5fe-7a3b-7c44-8e1a-2b7c5d9e0f11"
+		foreign = append(foreign, m)
+	}
+	if _, err := b.mem.Publish(t.Context(), foreign, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestRelay_NewMessagesDoNotWaitForARefill(t *testing.T) {
 	bubble(t, func(t *testing.T, b *bench) {
 		log, batch := brokertest.Log(0), int64(relay.DefaultBatch)
@@ -95,16 +111,7 @@ func TestRelay_SeesThatOthersGotTheLostPositions(t *testing.T) {
 	log := brokertest.Log(0)
 	spoil := func(t *testing.T, b *bench) {
 		t.Helper()
-		b.mem.DropTail(log, 3)
-		var foreign []*mainstay.Message
-		for range 3 { // the last of them stands exactly where the last message was
-			m := brokertest.Message(log, 1000)
-			m.ID = "0190f5fe-7a3b-7c44-8e1a-2b7c5d9e0f11"
-			foreign = append(foreign, m)
-		}
-		if _, err := b.mem.Publish(t.Context(), foreign, nil); err != nil {
-			t.Fatal(err)
-		}
+		b.overwrite(t, log, 3)
 	}
 	for name, when := range map[string]func(t *testing.T, b *bench){
 		"before a publish": spoil,
@@ -128,6 +135,83 @@ func TestRelay_SeesThatOthersGotTheLostPositions(t *testing.T) {
 				settle(t, 2*relay.DefaultCheck)
 				if place := b.reads(log, 0); place != 11 {
 					t.Fatalf("a reader comes to %d of 11: %v", place, b.sequences(log))
+				}
+			})
+		})
+	}
+}
+
+// TestRelay_LooksBehindEveryLogOfARoundAfterAReconnect: one log that is whole says nothing of the others.
+func TestRelay_LooksBehindEveryLogOfARoundAfterAReconnect(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		whole, cut := brokertest.Log(0), brokertest.Log(1)
+		b.db.grow(whole, 10)
+		b.db.grow(cut, 10)
+		_, stop := b.start(t, "a")
+		defer stop()
+		synctest.Wait()
+		var once sync.Once
+		b.faulty.Set(membroker.Faults{BeforePublish: func([]*mainstay.Message) error {
+			once.Do(func() { b.overwrite(t, cut, 3) })
+			return nil
+		}})
+		b.db.mu.Lock() // so that one round has both
+		b.db.logs[whole] = append(b.db.logs[whole], brokertest.Message(whole, 11))
+		b.db.logs[cut] = append(b.db.logs[cut], brokertest.Message(cut, 11))
+		b.db.mu.Unlock()
+		settle(t, 2*relay.DefaultCheck)
+		if place := b.reads(cut, 0); place != 11 {
+			t.Fatalf("a reader comes to %d of 11: %v", place, b.sequences(cut))
+		}
+	})
+}
+
+// TestRelay_ALossIsNotForgottenByAFailure: what was lost is found once, while the recorded end of the log and the
+// broker's differ; whatever fails then, it is noted before anything else is recorded.
+func TestRelay_ALossIsNotForgottenByAFailure(t *testing.T) {
+	t.Parallel()
+	log := brokertest.Log(0)
+	for name, fail := range map[string]func(b *bench){
+		"of the broker": func(b *bench) {
+			n := 0
+			b.faulty.Set(membroker.Faults{At: func() error {
+				if n++; n == 1 {
+					return broker.ErrUnknown
+				}
+				return nil
+			}})
+		},
+		"of the database": func(b *bench) {
+			n := 0
+			b.db.setFail(func(call string) error {
+				if call == "places" {
+					if n++; n == 1 {
+						return errStore
+					}
+				}
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *bench) {
+				b.db.grow(log, 10)
+				_, stop := b.start(t, "a")
+				synctest.Wait()
+				stop()
+				b.overwrite(t, log, 3)
+				b.db.grow(log, 1)
+				if _, err := b.mem.Publish(t.Context(), b.db.logs[log][10:], nil); err != nil { // and it was not recorded
+					t.Fatal(err)
+				}
+				fail(b)
+				_, stop = b.start(t, "b")
+				defer stop()
+				settle(t, 10*time.Second)
+				b.db.grow(log, 1)
+				settle(t, 2*relay.DefaultCheck)
+				if place := b.reads(log, 0); place != 12 {
+					t.Fatalf("a reader comes to %d of 12: %v", place, b.sequences(log))
 				}
 			})
 		})

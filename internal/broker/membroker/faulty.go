@@ -23,6 +23,8 @@ type Faults struct {
 	BeforePublish func(msgs []*mainstay.Message) error
 	// AfterPublish fails a publish though everything was stored: the lost acknowledgement.
 	AfterPublish func(msgs []*mainstay.Message) error
+	// At fails a look at one record.
+	At func() error
 }
 
 // Faulty is a broker with faults, which may be changed while it runs.
@@ -47,6 +49,16 @@ func (f *Faulty) current() Faults {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.faults
+}
+
+// At is broker.Publisher's.
+func (f *Faulty) At(ctx context.Context, log mainstay.TopicLane, position int64) (broker.Tail, error) {
+	if at := f.current().At; at != nil {
+		if err := at(); err != nil {
+			return broker.Tail{}, err
+		}
+	}
+	return f.Broker.At(ctx, log, position)
 }
 
 // Publish implements broker.Publisher.
