@@ -98,8 +98,8 @@ func (r *Relay) refuse(ctx context.Context, log mainstay.TopicLane, p Progress, 
 
 // mourn finds out what was lost of a log whose tail is not the recorded one, and begins to publish it again. As long
 // as the recorded record stands where it was, nothing is lost, and what is behind it came without a record: a round
-// whose acknowledgement was lost, another relay's, or a stranger's. Sure is
-// false of a log whose record cannot be looked at: it waits.
+// whose acknowledgement was lost, another relay's, or a stranger's. Sure is false of a log whose record cannot be looked
+// at: it waits.
 func (r *Relay) mourn(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail, known bool) (sure bool, err error) {
 	kept, err := r.keeps(ctx, log, mark{p.BrokerPosition, p.MessageID})
 	if err != nil {
