@@ -48,7 +48,7 @@ type sagaColumns struct {
 func columnsOf(rows []*orchestrator.Row) (*sagaColumns, error) {
 	c := &sagaColumns{}
 	for _, r := range rows {
-		state, err := json.Marshal(r.State)
+		state, err := r.State.MarshalJSON() // directly: encoding/json would read it once more
 		if err != nil {
 			return nil, fmt.Errorf("encoding saga %s: %w", r.ID, err)
 		}
@@ -178,7 +178,7 @@ func scanSaga(rows pgx.Rows) (*orchestrator.Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(state, &r.State); err != nil {
+	if err := r.State.UnmarshalJSON(state); err != nil {
 		return nil, fmt.Errorf("decoding saga %s: %w", r.ID, err)
 	}
 	r.Due, r.Ended, r.CreatedAt, r.UpdatedAt = utc(due), utc(ended), r.CreatedAt.UTC(), r.UpdatedAt.UTC()

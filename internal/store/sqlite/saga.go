@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -19,7 +18,7 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`
 // Insert adds instances with their first history.
 func (s *Store) Insert(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row, hs []orchestrator.History) error {
 	for _, r := range rows {
-		state, err := json.Marshal(r.State)
+		state, err := r.State.MarshalJSON() // directly: encoding/json would read it once more
 		if err != nil {
 			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
 		}
@@ -67,7 +66,7 @@ func (s *Store) Load(ctx context.Context, tx mainstay.Tx, ids []string) ([]*orch
 		r.Due, r.Ended = fromMicros(due.Int64), fromMicros(ended.Int64)
 		r.CreatedAt, r.UpdatedAt = fromMicros(created), fromMicros(updated)
 		out = append(out, r)
-		return json.Unmarshal(state, &r.State)
+		return r.State.UnmarshalJSON(state)
 	}, loadSagaQuery, array(ids))
 	if err != nil {
 		return nil, fmt.Errorf("loading sagas: %w", err)
@@ -90,7 +89,7 @@ func (s *Store) Save(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row
 		return fmt.Errorf("saving sagas in a transaction of another store, a %T", tx)
 	}
 	for _, r := range rows {
-		state, err := json.Marshal(r.State)
+		state, err := r.State.MarshalJSON() // directly: encoding/json would read it once more
 		if err != nil {
 			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
 		}
