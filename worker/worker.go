@@ -34,9 +34,14 @@ type Worker struct {
 // New makes a worker without consumers.
 func New(cfg Config) *Worker { return &Worker{cfg: cfg} }
 
-// Handle runs h on the messages of topics; a single-message handler goes through Each.
+// Handle runs h on the messages of topics, a new consumer's from the first that there is; a single-message handler goes through Each.
 func (w *Worker) Handle(consumer string, topics []string, h mainstay.BatchHandler) {
 	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Handler: h})
+}
+
+// HandleLatest is Handle for a consumer that begins, when it is new, with what is sent from then on.
+func (w *Worker) HandleLatest(consumer string, topics []string, h mainstay.BatchHandler) {
+	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Handler: h, Latest: true})
 }
 
 // Participate runs handlers on the commands of a topic, by type, behind the participant's barrier.

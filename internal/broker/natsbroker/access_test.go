@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
+	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/broker/brokertest"
 	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
@@ -329,4 +330,40 @@ func (a authority) issue(t *testing.T, name string) (cert, key string) {
 func writePEM(t *testing.T, kind string, der []byte) string {
 	t.Helper()
 	return writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
+}
+
+// TestPermissions_AreEnough gives each process what docs/guides/postgresql-and-nats.md lists for it, and no more: a
+// relay publishes and looks at the ends of logs, a worker reads, and may not publish.
+func TestPermissions_AreEnough(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile("../../../docs/guides/nats-permissions.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := natstest.New(t, strings.NewReplacer("OUTBOX_PASSWORD", secretWord, "WORKER_PASSWORD", secretWord).Replace(string(guide)))
+	url := func(user string) string { return "nats://" + user + ":" + secretWord + "@" + srv.Addr() }
+	relay := open(t, natsbroker.Config{URL: url("outbox"), Sync: natsbroker.SyncLazy, Replicas: 1})
+	reader := open(t, natsbroker.Config{URL: url("worker"), Sync: natsbroker.SyncLazy, AckTimeout: time.Second})
+	for _, logs := range [][]broker.Start{
+		{{TopicLane: brokertest.Log(0)}},
+		{{TopicLane: brokertest.Log(0)}, {TopicLane: brokertest.Log(1)}},
+	} {
+		sub, err := reader.Subscribe(t.Context(), logs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sub.Close() //nolint:errcheck // it is only read
+		tail, err := relay.Tail(t.Context(), brokertest.Log(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, relay, tail.Sequence+1, tail.Sequence+30)
+		brokertest.CollectUntil(t, sub, brokertest.Log(0), tail.Sequence+30)
+	}
+	if tail, err := relay.At(t.Context(), brokertest.Log(0), 7); err != nil || tail.Sequence != 7 {
+		t.Errorf("looked at %+v, %v", tail, err)
+	}
+	if _, err := reader.Publish(t.Context(), brokertest.Messages(brokertest.Log(0), 61, 61), nil); err == nil {
+		t.Error("a worker may publish")
+	}
 }

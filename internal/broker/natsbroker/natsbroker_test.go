@@ -257,22 +257,31 @@ func TestPublish_StoresNothingBehindALostMessage(t *testing.T) {
 
 func TestPublish_SaysThatItIsFull(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int64{1, 5, 50} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			t.Parallel()
-			srv := startServer(t, natsembed.Config{})
-			cfg := jetstream.StreamConfig{
-				Name: "MAINSTAY", Subjects: []string{"mainstay.*.*"}, Discard: jetstream.DiscardNew, AllowAtomicPublish: true, MaxMsgs: 3,
+	for _, sync := range []natsbroker.Sync{natsbroker.SyncAlways, natsbroker.SyncLazy} {
+		for _, n := range []int64{1, 5, 50} {
+			for name, limit := range map[string]func(*jetstream.StreamConfig){
+				"msgs":  func(s *jetstream.StreamConfig) { s.MaxMsgs = 3 },
+				"bytes": func(s *jetstream.StreamConfig) { s.MaxBytes = 1500 },
+			} {
+				t.Run(fmt.Sprint(sync, n, name), func(t *testing.T) {
+					t.Parallel()
+					srv := startServer(t, natsembed.Config{Lazy: sync == natsbroker.SyncLazy})
+					cfg := goodStream("mainstay")
+					cfg.MaxMsgs, cfg.MaxBytes, cfg.Compression = -1, -1, jetstream.NoCompression
+					limit(&cfg)
+					if _, err := jetStream(t, srv).CreateStream(t.Context(), cfg); err != nil {
+						t.Fatal(err)
+					}
+					b := open(t, natsbroker.Config{InProcess: srv, Sync: sync})
+					publish(t, b, 1, 3)
+					for range 3 { // a round that failed changes what is tried next
+						if _, err := b.Publish(t.Context(), brokertest.Messages(brokertest.Log(0), 4, 9+n), nil); !errors.Is(err, broker.ErrFull) {
+							t.Fatalf("error is %v", err)
+						}
+					}
+				})
 			}
-			if _, err := jetStream(t, srv).CreateStream(t.Context(), cfg); err != nil {
-				t.Fatal(err)
-			}
-			b := open(t, natsbroker.Config{InProcess: srv})
-			publish(t, b, 1, 3)
-			if _, err := b.Publish(t.Context(), brokertest.Messages(brokertest.Log(0), 4, 3+n), nil); !errors.Is(err, broker.ErrFull) {
-				t.Fatalf("error is %v", err)
-			}
-		})
+		}
 	}
 }
 

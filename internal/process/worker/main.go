@@ -11,6 +11,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/payment/sandbox"
 	"github.com/mainstay-io/mainstay/internal/process"
 	"github.com/mainstay-io/mainstay/internal/process/carrier"
+	"github.com/mainstay-io/mainstay/worker"
 )
 
 // Program is the command line of the process.
@@ -40,6 +41,8 @@ func Main(ctx context.Context, env app.Env, cfg app.Config) error {
 type Seams struct {
 	// Gateway wraps the payment gateway.
 	Gateway func(payment.Gateway) payment.Gateway
+	// Register adds further consumers.
+	Register func(*worker.Worker)
 }
 
 // Main runs the process, with what the seams put in, until ctx ends.
@@ -73,7 +76,7 @@ func (s Seams) build(ctx context.Context, h *process.Host) error {
 	}
 	p, err := New(Config{
 		Config: h.Config, DB: db, Reader: c.Reader, Compared: c.Publisher != nil, Gateway: s.gateway(gateway), Holder: holder, Log: h.Log,
-		Lanes: obs.NewLanes(h.Registry), Sagas: obs.NewSagas(h.Registry),
+		Lanes: obs.NewLanes(h.Registry), Sagas: obs.NewSagas(h.Registry), Register: s.Register,
 	})
 	if err != nil {
 		return err

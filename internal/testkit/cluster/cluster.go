@@ -51,6 +51,8 @@ type Shape struct {
 	Database, Through string
 	// Broker is what the setting says; "" starts a server, which Cluster.NATS is then.
 	Broker string
+	// NATS are further lines of the configuration of the server that is started.
+	NATS []string
 	// Lanes of a database that is new; 0 is the default of servers.
 	Lanes int
 	// Flags are further flags by kind of process, or by name: {"worker": {"--call-timeout", "300ms"}}.
@@ -124,7 +126,7 @@ func prepare(t testing.TB, shape Shape) *Cluster {
 	t.Cleanup(func() { _ = db.Close() })
 	c.DB = db
 	if c.broker == "" {
-		c.NATS = natstest.New(t)
+		c.NATS = natstest.New(t, shape.NATS...)
 		c.broker = c.NATS.URL()
 	}
 	for kind, n := range map[string]int{Ingest: shape.Ingest, Outbox: shape.Outbox, Worker: shape.Worker} {

@@ -78,6 +78,11 @@ func (p *Process) WaitReady(ctx context.Context) error {
 	}
 }
 
+// Readiness is what /readyz answers, with each dependency by name; status 0 when there was no answer.
+func (p *Process) Readiness(ctx context.Context) (status int, body string) {
+	return p.get(ctx, "/readyz?verbose")
+}
+
 type notReadyError struct {
 	said string
 	err  error
