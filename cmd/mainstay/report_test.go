@@ -40,7 +40,7 @@ func dataDir(t *testing.T, statements string) string {
 	return dir
 }
 
-const lonelyOrder = `insert into orders values ('01990000-0000-7000-8000-000000000000', 'anonymous', 'c-1', 'pending', '', '', 'EUR', 100, 'FR', '[]', 1, 1)`
+const lonelyOrder = `insert into orders values ('01990000-0000-7000-8000-000000000000', 'anonymous', 'c-1', 'pending', '', '', 'EUR', 100, 'FR', '[]', 1, 1, null)`
 
 func verifying(t *testing.T, args ...string) result {
 	t.Helper()

@@ -12,9 +12,11 @@ import (
 )
 
 const (
+	doneQuery      = `/* migrate.done */ select exists (select 1 from goose_db_version where version_id = $1 and is_applied)`
 	beginFillQuery = `/* migrate.begin_backfill */
-insert into backfill (version, after, filled) values ($1, '', 0) on conflict do nothing`
-	lockFillQuery = `/* migrate.lock_backfill */ select after, filled from backfill where version = $1 for update`
+insert into backfill (version, after, filled) values ($1, '', 0)
+on conflict (version) do update set version = excluded.version
+returning after, filled`
 	fillQuery     = `/* migrate.fill */ select last, filled from %s($1, $2)`
 	noteFillQuery = `/* migrate.note_backfill */ update backfill set after = $2, filled = $3 where version = $1`
 	filledQuery   = `/* migrate.filled */ select version, filled from backfill`
@@ -24,11 +26,9 @@ insert into backfill (version, after, filled) values ($1, '', 0) on conflict do 
 const sayEvery = 2 * time.Second
 
 // fill fills a chunk in a transaction, notes in it how far that is, and rests as long as it took, until nothing is
-// left. It goes on where an earlier one was cut, and several at once take turns.
+// left. It goes on where an earlier one was cut, and several at once take turns. One that somebody else has done to its
+// end meanwhile is done.
 func (r Runner) fill(ctx context.Context, m migrations.Migration) error {
-	if _, err := r.DB.ExecContext(ctx, beginFillQuery, m.Version); err != nil {
-		return fmt.Errorf("beginning to fill: %w", err)
-	}
 	var said clock.Mono
 	for first := true; ; first = false {
 		var (
@@ -58,44 +58,46 @@ func (r Runner) fill(ctx context.Context, m migrations.Migration) error {
 	}
 }
 
-// fillChunk fills one chunk; more says that there may be another.
+// fillChunk fills one chunk, under the lock of migrations; more says that there may be another.
 func (r Runner) fillChunk(ctx context.Context, m migrations.Migration, w *watch) (filled int64, more bool, err error) {
-	tx, err := r.DB.BeginTx(ctx, nil)
+	conn, err := r.DB.Conn(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	defer conn.Close()
+	s := &session{runner: r, watch: w}
+	if err := s.SessionLock(ctx, conn); err != nil {
+		return 0, false, err
+	}
+	defer func() { err = errors.Join(err, s.SessionUnlock(context.WithoutCancel(ctx), conn)) }()
+	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, false, err
 	}
 	defer tx.Rollback() // after the commit it does nothing
-	var pid int
-	if err := tx.QueryRowContext(ctx, prepareFillQuery, fmt.Sprint(lockTimeout.Milliseconds())).Scan(&pid, new(any), new(any)); err != nil {
-		return 0, false, err
-	}
-	w.follow(pid)
-	defer w.follow(0)
-	var after string
-	switch err := tx.QueryRowContext(ctx, lockFillQuery, m.Version).Scan(&after, &filled); {
-	case errors.Is(err, sql.ErrNoRows):
-		return filled, false, nil // somebody else has done it
-	case err != nil:
+	var done bool
+	if err := tx.QueryRowContext(ctx, doneQuery, m.Version).Scan(&done); err != nil || done {
 		return 0, false, err
 	}
 	var (
-		last sql.NullString
-		n    int64
+		after string
+		last  sql.NullString
+		n     int64
 	)
+	if err := tx.QueryRowContext(ctx, beginFillQuery, m.Version).Scan(&after, &filled); err != nil {
+		return 0, false, err
+	}
 	if err := tx.QueryRowContext(ctx, fmt.Sprintf(fillQuery, m.Function), after, r.Chunk).Scan(&last, &n); err != nil {
 		return 0, false, err
 	}
-	if !last.Valid {
-		return filled + n, false, tx.Commit()
+	if last.Valid {
+		after = last.String
 	}
-	if _, err := tx.ExecContext(ctx, noteFillQuery, m.Version, last.String, filled+n); err != nil {
+	if _, err := tx.ExecContext(ctx, noteFillQuery, m.Version, after, filled+n); err != nil {
 		return 0, false, err
 	}
-	return filled + n, true, tx.Commit()
+	return filled + n, last.Valid, tx.Commit()
 }
-
-const prepareFillQuery = `/* migrate.prepare_backfill */
-select pg_backend_pid(), set_config('application_name', 'mainstay migrate', true), set_config('lock_timeout', $1, true)`
 
 // backfilled says how many rows were filled of backfills that are not done.
 func backfilled(ctx context.Context, db *sql.DB) (map[int64]int64, error) {

@@ -53,7 +53,8 @@ func (postgres) private(ctx context.Context, tx mainstay.Tx, ids []string) (map[
 }
 
 const postgresChange = `/* order.change */
-update orders set status = c.status, reason_code = c.code, reason_detail = c.detail, updated_at = c.at
+update orders set status = c.status, reason_code = c.code, reason_detail = c.detail, updated_at = c.at,
+    ended_at = case when c.status in ('confirmed', 'cancelled') then coalesce(orders.ended_at, c.at) end
 from (select distinct on (id) id, status, code, detail, at
       from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
            with ordinality as c(id, status, code, detail, at, n) order by id, n desc) as c
@@ -109,7 +110,7 @@ func (postgres) ended(ctx context.Context, q Queryer, ids []string) ([]string, e
 
 const (
 	postgresWalk = `/* order.walk_private */
-select p.order_id::text, coalesce(o.created_at >= $2, false), coalesce(o.status in ('confirmed', 'cancelled') and o.updated_at < $2, false)
+select p.order_id::text, coalesce(o.created_at >= $2, false), coalesce(o.ended_at < $2, false)
 from (select order_id from order_private where order_id > $1::uuid order by order_id limit $3) p
 left join orders o on o.id = p.order_id order by p.order_id`
 	postgresErase = `/* order.erase */ delete from order_private where order_id = any($1::uuid[])`

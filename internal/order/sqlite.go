@@ -44,7 +44,8 @@ func (sqlite) private(ctx context.Context, tx mainstay.Tx, ids []string) (map[st
 }
 
 const sqliteChange = `/* order.change */
-update orders set status = $2, reason_code = $3, reason_detail = $4, updated_at = $5 where id = $1`
+update orders set status = $2, reason_code = $3, reason_detail = $4, updated_at = $5,
+    ended_at = case when $2 in ('confirmed', 'cancelled') then coalesce(ended_at, $5) end where id = $1`
 
 func (sqlite) change(_ context.Context, tx mainstay.Tx, changes []change) error {
 	for _, c := range changes {
@@ -94,7 +95,7 @@ func (sqlite) ended(ctx context.Context, q Queryer, ids []string) ([]string, err
 
 const (
 	sqliteWalk = `/* order.walk_private */
-select p.order_id, coalesce(o.created_at >= $2, 0), coalesce(o.status in ('confirmed', 'cancelled') and o.updated_at < $2, 0)
+select p.order_id, coalesce(o.created_at >= $2, 0), coalesce(o.ended_at < $2, 0)
 from (select order_id from order_private where order_id > $1 order by order_id limit $3) p
 left join orders o on o.id = p.order_id order by p.order_id`
 	sqliteErase = `/* order.erase */ delete from order_private where order_id in (select value from json_each($1))`

@@ -76,7 +76,7 @@ func healthy(t *testing.T, w *world) {
 func openIsLimited(t *testing.T, w *world) {
 	t.Parallel()
 	p := w.copy(t)
-	p.exec(t, "update orders set status = 'needs_operator'; delete from saga where id = '$confirmed'")
+	p.exec(t, "update orders set status = 'needs_operator', ended_at = null; delete from saga where id = '$confirmed'")
 	o := p.options()
 	o.Limit = 3
 	if r := run(t, o); len(r.Open) != 3 || r.Counts.NeedsOperator != 7 {

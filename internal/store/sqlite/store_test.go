@@ -180,7 +180,7 @@ func TestStore_SwallowedFullDisk(t *testing.T) {
 	}
 	err = s.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
 		_, full := tx.ExecContext(ctx, "insert into meta values (zeroblob(1000000), 1, '', 1)")
-		_, full2 := tx.ExecContext(ctx, "insert into orders select hex(zeroblob(1000000)), '', '', 'pending', '', '', 'EUR', 1, 'FR', '', 1, 1")
+		_, full2 := tx.ExecContext(ctx, "insert into orders select hex(zeroblob(1000000)), '', '', 'pending', '', '', 'EUR', 1, 'FR', '', 1, 1, null")
 		_, _ = full, full2
 		tx.Send(&mainstay.Message{Topic: "a", Key: "k", Type: "test.happened"})
 		return nil
