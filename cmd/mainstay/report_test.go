@@ -156,6 +156,9 @@ func TestVerify_RefusesAnotherPostgresSchema(t *testing.T) {
 		9999:                                     "hint: Use a program at least as new",
 		migrations.Needed(mainstay.Postgres) - 1: "hint: `mainstay migrate up --database postgres",
 	} {
+		if _, err := db.ExecContext(t.Context(), "delete from goose_db_version where version_id > $1", version); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := db.ExecContext(t.Context(), "update compatibility set oldest = $1", version); err != nil {
 			t.Fatal(err)
 		}

@@ -76,8 +76,8 @@ func (w *watch) run(ctx context.Context) (wait func()) {
 }
 
 const (
-	sessionColumns = `a.pid, coalesce(a.application_name, ''), coalesce(host(a.client_addr), ''), coalesce(a.state, ''),
-       coalesce(a.xact_start, 'epoch'), coalesce(left(a.query, 80), '')
+	sessionColumns = `a.pid, coalesce(nullif(a.application_name, ''), 'unnamed'), coalesce(host(a.client_addr), ''), coalesce(a.state, ''),
+       coalesce(a.xact_start, 'epoch'), coalesce(left(a.query, 120), '')
 from pg_stat_activity a`
 	blockersQuery = `/* migrate.blockers */ select ` + sessionColumns + ` where a.pid = any(pg_blocking_pids($1)) order by a.pid`
 	holderQuery   = `/* migrate.holder */ select ` + sessionColumns + `

@@ -39,6 +39,8 @@ const (
 	Ingest = "ingest"
 	Outbox = "outbox"
 	Worker = "worker"
+	// Tool is the operators' tool, which runs for one command.
+	Tool = "mainstay"
 )
 
 // Shape says what runs. The zero value is one ingest, two outbox and two worker processes with a NATS server of their
@@ -57,7 +59,7 @@ type Shape struct {
 	Lanes int
 	// Flags are further flags by kind of process, or by name: {"worker": {"--call-timeout", "300ms"}}.
 	Flags map[string][]string
-	// Binaries are other ones than this checkout's, by kind.
+	// Binaries are other ones than this checkout's, by kind; Tool is that of the operators' tool.
 	Binaries map[string]string
 	// Plain builds the binaries without the race detector, also where the test runs with it.
 	Plain bool
@@ -79,6 +81,8 @@ type Cluster struct {
 	NATS *natstest.Server
 	// Journal is what the clients of Load were told.
 	Journal *load.Journal
+	// Tool is the operators' tool that migrates and verifies.
+	Tool string
 	// DB is for the test's own look at the database.
 	DB *sql.DB
 
@@ -113,6 +117,9 @@ func prepare(t testing.TB, shape Shape) *Cluster {
 	c := &Cluster{
 		Database: shape.Database, Journal: load.NewJournal(t), t: t, shape: shape, broker: shape.Broker,
 		processes: map[string]*Process{},
+	}
+	if c.Tool = shape.Binaries[Tool]; c.Tool == "" {
+		c.Tool = proc.BuildPlain(t, "./cmd/mainstay")
 	}
 	if c.Database == "" {
 		c.Database = pgtest.New(t)
@@ -279,7 +286,7 @@ func (c *Cluster) mainstay(args ...string) string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), mainstayTimeout)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, proc.BuildPlain(c.t, "./cmd/mainstay"), args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, c.Tool, args...).CombinedOutput()
 	if err != nil {
 		c.t.Errorf("mainstay %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
