@@ -30,6 +30,8 @@ type Command struct {
 	Step, Op string
 	// Type and Topic are those of the message to send.
 	Type, Topic string
+	// ReplyTo is the topic that the reply is to go to.
+	ReplyTo string
 	// Repeat says that the same command was sent before, and is sent again as a new message with the same step key.
 	Repeat bool
 	// Payload is the message's content.

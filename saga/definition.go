@@ -62,14 +62,18 @@
 // goes on by itself. RetryStep, MarkDone and Skip are the other ways out; State.Stuck and State.Owed say what for.
 package saga
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Definition is one version of a saga. An instance runs to its end on the definition (Name, Version) that it was
 // started with.
 type Definition struct {
 	Name    string
 	Version int
-	// Topic is where participants send their replies.
+	// Topic is where participants send their replies to steps that name no topic of their own.
 	Topic string
 	// Groups are carried out one after the other; the steps of a group in parallel.
 	Groups [][]Step
@@ -84,6 +88,9 @@ type Step struct {
 	// Topic is the participant's topic, Command the type of the message that starts the action.
 	Topic   string
 	Command string
+	// Replies is where the participant sends its replies, the definition's topic when empty. A topic is written by one
+	// database only, so participants with databases of their own need topics of their own.
+	Replies string
 	// Rejects says that the participant may refuse the action for a business reason.
 	Rejects bool
 	// Pivot marks the point of no return: once its command is sent, only its own rejection compensates.
@@ -95,6 +102,21 @@ type Step struct {
 	// Compensation undoes the step; nil for one without effect, for the pivot, and after it.
 	Compensation *Compensation
 }
+
+// ReplyTopics are all topics that replies come on, the definition's own first.
+func (d *Definition) ReplyTopics() []string {
+	topics := []string{d.Topic}
+	for _, group := range d.Groups {
+		for i := range group {
+			if topic := d.replies(&group[i]); !slices.Contains(topics, topic) {
+				topics = append(topics, topic)
+			}
+		}
+	}
+	return topics
+}
+
+func (d *Definition) replies(s *Step) string { return cmp.Or(s.Replies, d.Topic) }
 
 // Compensation is the command that undoes a step.
 type Compensation struct {

@@ -281,7 +281,7 @@ func (t *transition) send(i int, op string, repeat bool) {
 	*st = StepState{Name: st.Name, Status: status, Asked: asked, Due: t.now.Add(ask.after(asked))}
 	*names = append(*names, step.Name)
 	t.fx.Commands = append(t.fx.Commands, Command{
-		Step: step.Name, Op: op, Type: command, Topic: step.Topic, Repeat: repeat,
+		Step: step.Name, Op: op, Type: command, Topic: step.Topic, ReplyTo: t.d.replies(step), Repeat: repeat,
 	})
 }
 

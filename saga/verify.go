@@ -83,6 +83,9 @@ func (v *verifier) step(group int, s *Step) {
 	if !validTopic(s.Topic) {
 		v.fail("step %q: the topic must be 1 to 64 of a-z, 0-9 and '-', not %q", s.Name, s.Topic)
 	}
+	if s.Replies != "" && !validTopic(s.Replies) {
+		v.fail("step %q: the topic of replies must be 1 to 64 of a-z, 0-9 and '-', not %q", s.Name, s.Replies)
+	}
 	if s.Command == "" {
 		v.fail("step %q: there is no command", s.Name)
 	}

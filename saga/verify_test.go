@@ -17,6 +17,7 @@ func TestVerify_NamesEveryMistake(t *testing.T) {
 		"no name":           {func(d *saga.Definition) { d.Name = "" }, "the name must be"},
 		"no version":        {func(d *saga.Definition) { d.Version = 0 }, "version must be at least 1"},
 		"bad reply topic":   {func(d *saga.Definition) { d.Topic = "Order Replies" }, "topic of replies"},
+		"bad step replies":  {func(d *saga.Definition) { d.Groups[1][0].Replies = "a.b" }, `step "book": the topic of replies`},
 		"no steps":          {func(d *saga.Definition) { d.Groups = nil }, "there are no steps"},
 		"empty group":       {func(d *saga.Definition) { d.Groups[1] = nil }, "group 2 is empty"},
 		"no step name":      {func(d *saga.Definition) { d.Groups[1][0].Name = "" }, "the name must be"},

@@ -44,24 +44,25 @@ func (w *Worker) HandleLatest(consumer string, topics []string, h mainstay.Batch
 	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Handler: h, Latest: true})
 }
 
-// Participate runs handlers on the commands of a topic, by type, behind the participant's barrier.
-func (w *Worker) Participate(consumer, topic string, commands map[string]mainstay.BatchHandler) {
+// Participate runs handlers on the commands of a topic, by type, behind the participant's barrier. Elsewhere are those
+// of the topics that another database may write.
+func (w *Worker) Participate(consumer, topic string, commands map[string]mainstay.BatchHandler, elsewhere ...string) {
 	w.consumers = append(w.consumers, lane.Consumer{
-		Name: consumer, Topics: []string{topic}, Participant: &lane.Participant{Commands: commands},
+		Name: consumer, Topics: []string{topic}, Elsewhere: elsewhere, Participant: &lane.Participant{Commands: commands},
 	})
 }
 
 // ParticipateRemotely makes a call for each command of the given types.
-func (w *Worker) ParticipateRemotely(consumer, topic string, types []string, h mainstay.Remote) {
+func (w *Worker) ParticipateRemotely(consumer, topic string, types []string, h mainstay.Remote, elsewhere ...string) {
 	w.consumers = append(w.consumers, lane.Consumer{
-		Name: consumer, Topics: []string{topic}, Participant: &lane.Participant{Remote: h, Types: types},
+		Name: consumer, Topics: []string{topic}, Elsewhere: elsewhere, Participant: &lane.Participant{Remote: h, Types: types},
 	})
 }
 
 // Orchestrate runs sagas on the replies of their participants.
-func (w *Worker) Orchestrate(consumer string, o *orchestrator.Orchestrator) {
+func (w *Worker) Orchestrate(consumer string, o *orchestrator.Orchestrator, elsewhere ...string) {
 	w.consumers = append(w.consumers, lane.Consumer{
-		Name: consumer, Topics: []string{o.Definition().Topic}, Handler: o, Timers: o, Awaits: o.CommandTopics(),
+		Name: consumer, Topics: o.Topics(), Elsewhere: elsewhere, Handler: o, Timers: o, Awaits: o.CommandTopics(),
 	})
 }
 

@@ -39,6 +39,9 @@ func (r *run) do(ctx, work context.Context, all *sync.WaitGroup, t *task) {
 
 // readLog reads what the broker did not bring, at most limit messages of all logs together.
 func (r *run) readLog(ctx context.Context, gaps []gap, limit int) []item {
+	if gaps = slices.DeleteFunc(gaps, r.seek); len(gaps) == 0 {
+		return nil
+	}
 	after := map[mainstay.TopicLane]int64{}
 	lanes := map[int]*laneState{}
 	for _, g := range gaps {

@@ -20,6 +20,9 @@ import (
 type Consumer struct {
 	Name   string
 	Topics []string
+	// Elsewhere are those of the topics that another database may write. As long as this one has not, what the broker
+	// does not bring of them is asked for, from that database.
+	Elsewhere []string
 	// Latest starts a new consumer at the end of the logs.
 	Latest  bool
 	Handler mainstay.BatchHandler
@@ -69,6 +72,8 @@ type Retry struct {
 type Config struct {
 	Store  Store
 	Reader broker.Reader
+	// Owners is how the databases of topics elsewhere are asked; without it there are none.
+	Owners broker.Owners
 	// Compared says that a relay publishes to what Reader reads: nothing is read then before it has compared log and
 	// broker, since what the broker has may be of another history.
 	Compared bool
@@ -131,6 +136,8 @@ type Engine struct {
 	lost  chan struct{} // has a value when lanes were lost, or can be given back
 	// gate is held shared by everything that runs a handler, and alone by a message that must run alone.
 	gate sync.RWMutex
+	// again has the lanes that are to be subscribed to anew; guarded by mu.
+	again map[int]bool
 	// waiting says that log and broker were not compared yet; of the goroutine that runs Run.
 	waiting bool
 	// stopping answers true once Run's context has ended.
@@ -143,7 +150,7 @@ type Engine struct {
 // New checks the consumers and makes an engine for them.
 func New(cfg Config, consumers ...Consumer) (*Engine, error) {
 	cfg.setDefaults()
-	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, lost: make(chan struct{}, 1), stopping: func() bool { return false }, ready: map[string]string{}}
+	e := &Engine{cfg: cfg, feeds: map[int]*feed{}, again: map[int]bool{}, lost: make(chan struct{}, 1), stopping: func() bool { return false }, ready: map[string]string{}}
 	names := map[string]bool{}
 	for _, c := range consumers {
 		if err := c.validate(); err != nil {
@@ -181,7 +188,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer stopWork(nil)
 	e.stopping = func() bool { return ctx.Err() != nil }
 	for _, r := range e.runs {
-		reg := Registration{Consumer: r.c.Name, Topics: r.c.Topics, Latest: r.c.Latest}
+		reg := Registration{Consumer: r.c.Name, Topics: r.c.Topics, Latest: r.c.Latest, Elsewhere: r.c.Elsewhere}
 		if err := e.retry(ctx, "registering "+r.c.Name, func() error { return e.cfg.Store.Register(ctx, reg) }); err != nil {
 			return endOf(ctx, err)
 		}
@@ -191,6 +198,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		r.start(ctx, work, &all)
 	}
 	all.Go(func() { e.sweep(ctx) })
+	if e.cfg.Owners != nil {
+		all.Go(func() { e.askOwners(ctx) })
+	}
 	e.manage(ctx)
 	e.stopFeeds()
 	grace := time.AfterFunc(e.cfg.LeaseTTL/2, func() { stopWork(mainstay.ErrShutdown) })
@@ -249,6 +259,7 @@ func (e *Engine) manage(ctx context.Context) {
 				r.manage(ctx, seam, changed)
 			}
 		}
+		e.takeAgain(changed)
 		for n := range changed {
 			e.feed(ctx, n)
 		}
@@ -360,7 +371,7 @@ func (r *run) manage(ctx context.Context, seam history.Seam, changed map[int]boo
 			return
 		}
 	}
-	r.e.setReady(r.c.Name, "")
+	r.e.setReady(r.c.Name, r.lost())
 }
 
 // remember keeps in mind which lanes were taken over from the dead, until they are adopted: the lease tells it once.
@@ -416,6 +427,10 @@ func (r *run) adopt(ctx context.Context, seam history.Seam, taken []lease.Lease)
 	if err != nil {
 		return err
 	}
+	away, err := r.elsewhere(ctx)
+	if err != nil {
+		return err
+	}
 	for _, p := range places {
 		if !slices.Contains(r.c.Topics, p.Topic) {
 			continue // of an earlier registration
@@ -423,6 +438,10 @@ func (r *run) adopt(ctx context.Context, seam history.Seam, taken []lease.Lease)
 		states[p.Lane].places[p.Topic] = p
 		states[p.Lane].past[p.Topic] = seam.Logs[p.TopicLane]
 		states[p.Lane].arrived[p.Topic] = p.mark()
+		if slices.Contains(away, p.Topic) {
+			states[p.Lane].goElsewhere(p)
+			continue
+		}
 		states[p.Lane].lacks[p.Topic] = true // what was published before the subscription begins
 	}
 	if err := r.recognize(ctx, places); err != nil {

@@ -26,6 +26,9 @@ func (e *Engine) feed(ctx context.Context, n int) {
 	if len(e.starts(n)) == 0 || ctx.Err() != nil {
 		return
 	}
+	for _, r := range e.runs {
+		r.subscribing(n)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	f := &feed{cancel: cancel}
 	e.feeds[n] = f

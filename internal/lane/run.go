@@ -52,6 +52,8 @@ type laneState struct {
 	queues map[queueKey]*keyQueue
 	late   []due // heads of queues that became due while the lane was busy
 	gone   bool
+	// away is what is known of logs of another database, by topic.
+	away map[string]*away
 	// leaving says that no work is to begin any more: the lane is given back when what is under way has ended.
 	leaving bool
 	// inFlight is what may have ended earlier holders, nil when they gave the lane back or that has been passed.
@@ -78,7 +80,7 @@ type keyQueue struct {
 func newLaneState(l lease.Lease) *laneState {
 	return &laneState{
 		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]mark{},
-		past:  map[string]history.Log{},
+		past: map[string]history.Log{}, away: map[string]*away{},
 		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{},
 	}
 }
@@ -178,7 +180,9 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 		if _, ok := ls.places[m.Topic]; !ok || m.Lane != n {
 			continue
 		}
-		if m.Incarnation > ls.current && r.unknown(ls, m) {
+		if ls.away[m.Topic] != nil {
+			ls.learn(m)
+		} else if m.Incarnation > ls.current && r.unknown(ls, m) {
 			return
 		}
 		next := ls.past[m.Topic].Next(ls.arrived[m.Topic].incarnation, ls.arrived[m.Topic].sequence)
@@ -206,10 +210,15 @@ func (r *run) unknown(ls *laneState, m *mainstay.Message) bool {
 		return false
 	}
 	r.tried[ls.lease.Lane] = m.Incarnation
+	r.readAnew(ls)
+	return true
+}
+
+// readAnew lets go of a lane that this process goes on holding, so that it is read from the database again.
+func (r *run) readAnew(ls *laneState) {
 	ls.gone = true
 	delete(r.lanes, ls.lease.Lane)
 	r.e.look()
-	return true
 }
 
 // mark is where a message stands in its log.
@@ -231,6 +240,10 @@ func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneStat
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, ls := range r.lanes {
+		if ls.cameHome(heads) {
+			r.readAnew(ls)
+			continue
+		}
 		at := map[string]int64{}
 		next[ls] = at
 		for topic, p := range ls.places {

@@ -125,6 +125,9 @@ type Unit struct {
 type Registration struct {
 	Consumer string
 	Topics   []string
+	// Elsewhere are those of the topics whose logs another database may have: what is at the broker under their names
+	// is no stranger's then. It matters only as long as this database has not written to them.
+	Elsewhere []string
 	// Latest starts at the end of the logs, instead of at their beginning; it matters only the first time.
 	Latest bool
 }
@@ -134,6 +137,8 @@ type Store interface {
 	lease.Sharing
 	// Register makes the consumer known, with a place in every lane of its topics.
 	Register(ctx context.Context, r Registration) error
+	// Begin puts places that were never moved to where the consumer begins in logs of another database.
+	Begin(ctx context.Context, consumer string, starts []Place) error
 	// Seam is what the database says of its own history.
 	Seam(ctx context.Context) (history.Seam, error)
 	// Places reads the places of a consumer in the given lanes.

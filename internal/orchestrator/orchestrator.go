@@ -86,6 +86,19 @@ func New(cfg Config) (*Orchestrator, error) {
 // Definition is what new instances run on.
 func (o *Orchestrator) Definition() *saga.Definition { return o.latest }
 
+// Topics are those that replies come on, to commands of any version.
+func (o *Orchestrator) Topics() []string {
+	topics := o.latest.ReplyTopics()
+	for _, d := range o.versions {
+		for _, topic := range d.ReplyTopics() {
+			if !slices.Contains(topics, topic) {
+				topics = append(topics, topic)
+			}
+		}
+	}
+	return topics
+}
+
 // CommandTopics are the topics to which instances of any version send commands.
 func (o *Orchestrator) CommandTopics() []string {
 	var topics []string
@@ -342,7 +355,7 @@ func (b *batch) message(cmd *saga.Command, c cause) (*mainstay.Message, error) {
 		headers[k] = v
 	}
 	headers[mainstay.HeaderSaga], headers[mainstay.HeaderStep] = cmd.Instance.ID, cmd.Step
-	headers[mainstay.HeaderOp], headers[mainstay.HeaderReplyTo] = cmd.Op, b.o.latest.Topic
+	headers[mainstay.HeaderOp], headers[mainstay.HeaderReplyTo] = cmd.Op, cmd.ReplyTo
 	return &mainstay.Message{
 		ID: id.String(), Topic: cmd.Topic, Key: b.rows[cmd.Instance.ID].Key, Type: cmd.Type, Source: b.o.cfg.Source,
 		AggregateType: "saga", AggregateID: cmd.Instance.ID, CorrelationID: cmd.Instance.CorrelationID,

@@ -12,9 +12,20 @@ import (
 
 // Topics of the order's own messages.
 const (
+	// TopicReplies is where replies went before participants had topics of their own; it is still read.
 	TopicReplies = "order-replies"
 	TopicEvents  = "order-events"
 )
+
+// Participants of the order's saga, by the topics of their commands.
+const (
+	inventory = "inventory"
+	payment   = "payment"
+	logistics = "logistics"
+)
+
+// RepliesOf is the topic on which a participant answers: each has its own, as it may have a database of its own.
+func RepliesOf(participant string) string { return participant + "-replies" }
 
 // Types of the order's events.
 const (
@@ -54,22 +65,22 @@ func Definition(t Times) saga.Definition {
 		Groups: [][]saga.Step{
 			{
 				{
-					Name: StepReserve, Topic: "inventory", Command: "inventory.reserve", Rejects: true, Ask: ask,
+					Name: StepReserve, Topic: inventory, Replies: RepliesOf(inventory), Command: "inventory.reserve", Rejects: true, Ask: ask,
 					Compensation: &saga.Compensation{Command: "inventory.release", Ask: ask},
 				},
 				{
-					Name: StepAuthorise, Topic: "payment", Command: "payment.authorise", Rejects: true, Ask: ask,
+					Name: StepAuthorise, Topic: payment, Replies: RepliesOf(payment), Command: "payment.authorise", Rejects: true, Ask: ask,
 					Compensation: &saga.Compensation{Command: "payment.void", Ask: ask},
 				},
 			},
 			{{
-				Name: StepBook, Topic: "logistics", Command: "logistics.book", Rejects: true, Ask: ask,
+				Name: StepBook, Topic: logistics, Replies: RepliesOf(logistics), Command: "logistics.book", Rejects: true, Ask: ask,
 				Compensation: &saga.Compensation{Command: "logistics.cancel", Ask: ask},
 			}},
-			{{Name: StepCapture, Topic: "payment", Command: "payment.capture", Rejects: true, Pivot: true, Ask: ask}},
+			{{Name: StepCapture, Topic: payment, Replies: RepliesOf(payment), Command: "payment.capture", Rejects: true, Pivot: true, Ask: ask}},
 			{
-				{Name: StepCommit, Topic: "inventory", Command: "inventory.commit", Ask: ask},
-				{Name: StepDispatch, Topic: "logistics", Command: "logistics.dispatch", Ask: ask},
+				{Name: StepCommit, Topic: inventory, Replies: RepliesOf(inventory), Command: "inventory.commit", Ask: ask},
+				{Name: StepDispatch, Topic: logistics, Replies: RepliesOf(logistics), Command: "logistics.dispatch", Ask: ask},
 			},
 		},
 	}

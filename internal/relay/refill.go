@@ -168,7 +168,7 @@ func (r *Relay) firstRetained(ctx context.Context, log mainstay.TopicLane) (int6
 
 // check looks every few seconds for refills that others asked for, and whether the broker's logs are as they were left.
 func (r *Relay) check(ctx context.Context, heads map[mainstay.TopicLane]int64) error {
-	if r.checked.Elapsed() < r.cfg.Check {
+	if !r.asked.Swap(false) && r.checked.Elapsed() < r.cfg.Check {
 		return nil
 	}
 	r.checked = clock.Start()

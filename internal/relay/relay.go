@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mainstay-io/mainstay"
@@ -104,6 +105,8 @@ type Relay struct {
 	unrecordedSince clock.Mono
 	// hopeless says of logs what no incarnation explains.
 	hopeless map[mainstay.TopicLane]string
+	// asked says that somebody has asked for a refill.
+	asked atomic.Bool
 
 	mu      sync.Mutex
 	problem error

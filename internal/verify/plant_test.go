@@ -146,11 +146,11 @@ where type = 'order.placed' and key = '$declined'`,
 		id: "inventory/", rules: []string{"relay_elsewhere"},
 	},
 	{
-		name: "place beyond the log", sql: `update place set sequence = sequence + 1000 where consumer = 'orders' and lane = 0`, id: "orders in order-replies/0",
+		name: "place beyond the log", sql: `update place set sequence = sequence + 1000 where consumer = 'orders' and lane = 0`, id: "orders in inventory-replies/0",
 		rules: []string{"place_ahead"},
 	},
 	{
-		name: "place on another message", sql: `update place set message_id = '` + stranger + `' where consumer = 'orders'`, id: "orders in order-replies/",
+		name: "place on another message", sql: `update place set message_id = '` + stranger + `' where consumer = 'orders'`, id: "orders in inventory-replies/",
 		rules: []string{"place_elsewhere"},
 	},
 	{

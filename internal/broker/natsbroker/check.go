@@ -3,6 +3,7 @@ package natsbroker
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -53,6 +54,8 @@ func (b *Broker) rules(cfg jetstream.StreamConfig) []rule {
 		{ok: cfg.SubjectTransform == nil, says: "subject_transform must not be set: it moves messages to other logs"},
 		{ok: !cfg.NoAck, says: "no_ack must not be set: nobody would know what was stored"},
 		{ok: !cfg.Sealed, says: "sealed must not be set: nothing can be published; delete the stream, it is filled again from the outbox"},
+		{ok: b.cfg.Lanes == 0 || b.lanesOf(cfg) == strconv.Itoa(b.cfg.Lanes), says: fmt.Sprintf("its databases have %s lanes, and this one has %d: "+
+			"those that share a broker have the same number, which is fixed when they are made (`mainstay migrate up --lanes`)", b.lanesOf(cfg), b.cfg.Lanes)},
 		{ok: !cfg.AllowMsgCounter, says: "allow_msg_counter must not be set: it takes nothing but counts"},
 		{ok: cfg.Replicas == 1 || !cfg.AllowDirect, weak: true, says: "allow_direct lets a replica that lags answer: what was published may look lost, and is published again"},
 		{ok: cfg.Replicas >= b.cfg.Replicas, weak: true, says: fmt.Sprintf("replicas is %d, and nats_replicas asks for %d: `nats stream edit` changes it", cfg.Replicas, b.cfg.Replicas)},

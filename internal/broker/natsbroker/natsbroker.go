@@ -66,6 +66,8 @@ type Config struct {
 	Sync Sync
 	// Origin names the database in every record that is published, unless it is empty.
 	Origin string
+	// Lanes is how many the database has. All databases of one stream have as many; 0 does not check it.
+	Lanes int
 	// AckTimeout bounds the wait for the acknowledgement of one round, 5 s when zero.
 	AckTimeout time.Duration
 	// Logger gets what healed itself; nil means none.

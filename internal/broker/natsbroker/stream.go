@@ -1,10 +1,13 @@
 package natsbroker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -28,6 +31,7 @@ func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
 	if wrong != nil {
 		return nil, wrong
 	}
+	b.noteLanes(ctx, st.CachedInfo().Config)
 	for _, setting := range weak {
 		b.log.WarnContext(ctx, "a setting of the stream weakens it", slog.String("stream", b.cfg.Stream), slog.String("setting", setting))
 	}
@@ -36,6 +40,27 @@ func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
 	b.lookups++
 	b.mu.Unlock()
 	return st, nil
+}
+
+// lanesKey is where the stream's metadata says how many lanes the databases have that publish to it.
+const lanesKey = "mainstay-lanes"
+
+// noteLanes completes a stream that was made without. Where that is not allowed, nobody tells databases apart.
+func (b *Broker) noteLanes(ctx context.Context, cfg jetstream.StreamConfig) {
+	if b.cfg.Lanes == 0 || cfg.Metadata[lanesKey] != "" {
+		return
+	}
+	metadata := map[string]string{lanesKey: strconv.Itoa(b.cfg.Lanes)}
+	maps.Copy(metadata, cfg.Metadata)
+	cfg.Metadata = metadata
+	if _, err := b.js.UpdateStream(ctx, cfg); err != nil {
+		b.log.WarnContext(ctx, "the stream does not say how many lanes its databases have", slog.String("stream", b.cfg.Stream), slog.Any("err", err))
+	}
+}
+
+// lanesOf is what the stream says, if it does.
+func (b *Broker) lanesOf(cfg jetstream.StreamConfig) string {
+	return cmp.Or(cfg.Metadata[lanesKey], strconv.Itoa(b.cfg.Lanes))
 }
 
 // freshStream gives a handle of its own with the stream's state of now.
@@ -61,8 +86,13 @@ func (b *Broker) forgetStream() {
 }
 
 func (b *Broker) streamConfig() jetstream.StreamConfig {
+	var metadata map[string]string
+	if b.cfg.Lanes > 0 {
+		metadata = map[string]string{lanesKey: strconv.Itoa(b.cfg.Lanes)}
+	}
 	return jetstream.StreamConfig{
-		Name: b.cfg.Stream, Description: "Logs of the backbone; only relays publish here.",
+		Metadata: metadata,
+		Name:     b.cfg.Stream, Description: "Logs of the backbone; only relays publish here.",
 		Subjects: []string{b.subjects()}, Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
 		Discard: jetstream.DiscardNew, MaxAge: b.cfg.MaxAge, Replicas: b.cfg.Replicas,
 		AllowAtomicPublish: true, AllowDirect: b.cfg.Replicas == 1, // a replica that lags must not answer

@@ -21,6 +21,8 @@ type Carrier struct {
 	Reader broker.Reader
 	// Publisher is nil when the log is read directly and nothing is published.
 	Publisher broker.Publisher
+	// Owners is how databases that share the broker ask each other; nil where there is one.
+	Owners broker.Owners
 	// Ready and Close may be nil.
 	Ready func(context.Context) error
 	Close func(context.Context) error
@@ -50,19 +52,20 @@ func Open(ctx context.Context, cfg app.Config, db *process.Database, log *slog.L
 	if cfg.Broker == Database {
 		return Log(db), nil
 	}
-	b, err := natsbroker.Open(ctx, server(cfg, db.Origin(), log))
+	b, err := natsbroker.Open(ctx, server(cfg, db, log))
 	if err != nil {
 		return nil, explain(err, cfg.Broker)
 	}
 	c := Of(b, app.Redact(cfg.Broker))
 	c.Keep = b.Keep()
+	c.Owners = b
 	return c, nil
 }
 
-// server is the configured NATS server or cluster, for a database of that origin.
-func server(cfg app.Config, origin string, log *slog.Logger) natsbroker.Config {
+// server is the configured NATS server or cluster, for the database.
+func server(cfg app.Config, db *process.Database, log *slog.Logger) natsbroker.Config {
 	c := natsbroker.Config{
-		URL: cfg.Broker, Sync: natsbroker.SyncLazy, Replicas: cfg.NATSReplicas, Origin: origin, Logger: log,
+		URL: cfg.Broker, Sync: natsbroker.SyncLazy, Replicas: cfg.NATSReplicas, Origin: db.Origin(), Lanes: db.Lanes(), Logger: log,
 		Access: natsbroker.Access{
 			Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, CA: cfg.NATSTLSCA, Cert: cfg.NATSTLSCert, Key: cfg.NATSTLSKey,
 		},

@@ -15,7 +15,11 @@ import (
 
 // topics are all that messages go to.
 func topics() []string {
-	return []string{inventory.Topic, payment.Topic, logistics.Topic, order.TopicReplies, order.TopicEvents}
+	all := []string{order.TopicReplies, order.TopicEvents}
+	for _, participant := range []string{inventory.Topic, payment.Topic, logistics.Topic} {
+		all = append(all, participant, order.RepliesOf(participant))
+	}
+	return all
 }
 
 // Stranger names a log whose end at the broker is not the database's, "" when there is none. Relays publish nothing

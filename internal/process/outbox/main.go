@@ -60,7 +60,7 @@ func (s Seams) build(ctx context.Context, h *process.Host) error {
 		return err
 	}
 	p := New(Config{
-		Config: h.Config, DB: db, Publisher: c.Publisher, Keep: c.Keep, Holder: holder, Log: h.Log,
+		Config: h.Config, DB: db, Publisher: c.Publisher, Keep: c.Keep, Owners: c.Owners, Holder: holder, Log: h.Log,
 		Relay: obs.NewRelay(h.Registry), Sequencer: obs.NewSequencer(h.Registry),
 		Retention: obs.NewRetention(h.Registry),
 	})

@@ -27,6 +27,8 @@ type Config struct {
 	Publisher broker.Publisher
 	// Keep is for how long the broker keeps a message; 0 is for ever.
 	Keep time.Duration
+	// Owners is how other databases ask for what their consumers lack; it may be nil.
+	Owners broker.Owners
 	// Holder names the process in leases.
 	Holder    string
 	Log       *slog.Logger
@@ -41,6 +43,9 @@ type Part struct {
 	Sequencer *sequencer.Sequencer
 	Relay     *relay.Relay
 	Cleaner   *retention.Cleaner
+
+	owners broker.Owners
+	origin string
 }
 
 // sequencerPoll is how long the sequencer waits for what nobody told it of, where it is told.
@@ -48,7 +53,7 @@ const sequencerPoll = 200 * time.Millisecond
 
 // New puts the part together; its Services are to be run.
 func New(cfg Config) *Part {
-	p := &Part{Cleaner: NewCleaner(cfg)}
+	p := &Part{Cleaner: NewCleaner(cfg), owners: cfg.Owners, origin: cfg.DB.Origin()}
 	if cfg.DB.Sequencer != nil {
 		p.Sequencer = sequencer.New(cfg.DB.Sequencer, sequencer.Config{
 			Holder: cfg.Holder, Poll: cmp.Or(cfg.DB.PollEvery, sequencerPoll), Observer: cfg.Sequencer, Logger: cfg.Log,
@@ -97,6 +102,11 @@ func (p *Part) Services() []app.Service {
 	}
 	if p.Relay != nil {
 		services = append(services, app.Service{Name: "relay", Stage: app.Output, Run: p.Relay.Run})
+	}
+	if p.Relay != nil && p.owners != nil {
+		services = append(services, app.Service{Name: "answers", Stage: app.Output, Run: func(ctx context.Context) error {
+			return p.owners.Answer(ctx, p.origin, p.Relay.Answer)
+		}})
 	}
 	return services
 }

@@ -3,6 +3,7 @@ package serve
 import (
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func memory(cfg *app.Config) { cfg.Broker = "memory" }
 
 func TestBackbone_WithstandsItsBroker(t *testing.T) {
 	t.Parallel()
-	isReply := func(m *mainstay.Message) bool { return m.Topic == order.TopicReplies }
+	isReply := func(m *mainstay.Message) bool { return strings.HasSuffix(m.Topic, "-replies") }
 	sometimes := func(m *mainstay.Message) bool { return m.Sequence%3 == 0 }
 	for name, c := range map[string]struct {
 		faults     membroker.Faults
@@ -159,7 +160,7 @@ func TestBackbone_TakesRepliesAfterTheCompensation(t *testing.T) {
 		memory(cfg)
 		cfg.OrderDeadline, cfg.StepTimeout = time.Second, 100*time.Millisecond
 	}
-	lose := membroker.Faults{Lose: func(m *mainstay.Message) bool { return m.Topic == order.TopicReplies }}
+	lose := membroker.Faults{Lose: func(m *mainstay.Message) bool { return strings.HasSuffix(m.Topic, "-replies") }}
 	r := run(t, set, hooks{carry: faulty(lose)})
 	var all []*order.Order
 	for range 20 {

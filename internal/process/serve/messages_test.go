@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/broker/membroker"
 	"github.com/mainstay-io/mainstay/internal/logistics"
-	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/process/carrier"
 )
 
@@ -29,19 +29,19 @@ func designed() map[string]struct {
 			"order-events order.placed": 1, "order-events order.confirmed": 1,
 			"inventory inventory.reserve": 1, "payment payment.authorise": 1, "logistics logistics.book": 1,
 			"payment payment.capture": 1, "inventory inventory.commit": 1, "logistics logistics.dispatch": 1,
-			"order-replies": 6,
+			"replies": 6,
 		}},
 		"compensated": {"tok_ok", "AQ", map[string]int{ // nobody delivers there
 			"order-events order.placed": 1, "order-events order.cancelled": 1,
 			"inventory inventory.reserve": 1, "payment payment.authorise": 1, "logistics logistics.book": 1,
 			"inventory inventory.release": 1, "payment payment.void": 1,
-			"order-replies": 5,
+			"replies": 5,
 		}},
 		"compensated after capture was rejected": {"tok_capture_rejected", "FR", map[string]int{
 			"order-events order.placed": 1, "order-events order.cancelled": 1,
 			"inventory inventory.reserve": 1, "payment payment.authorise": 1, "logistics logistics.book": 1, "payment payment.capture": 1,
 			"inventory inventory.release": 1, "payment payment.void": 1, "logistics logistics.cancel": 1,
-			"order-replies": 7,
+			"replies": 7,
 		}},
 	}
 }
@@ -130,8 +130,8 @@ func (r *running) closeCountry(t testing.TB, country string) {
 
 // name is how designed has a message: replies are alike.
 func name(topic, typ string) string {
-	if topic == order.TopicReplies {
-		return topic
+	if strings.HasSuffix(topic, "-replies") {
+		return "replies"
 	}
 	return topic + " " + typ
 }

@@ -245,7 +245,7 @@ func settled(lines []string) []string {
 		if reordered.MatchString(line) {
 			continue
 		}
-		if strings.Contains(line, "topic=order-replies") {
+		if strings.Contains(line, "-replies ") {
 			line = regexp.MustCompile(`sequence=\d+`).ReplaceAllString(line, "sequence=N")
 		}
 		kept = append(kept, line)

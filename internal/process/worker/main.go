@@ -75,7 +75,7 @@ func (s Seams) build(ctx context.Context, h *process.Host) error {
 		return err
 	}
 	p, err := New(Config{
-		Config: h.Config, DB: db, Reader: c.Reader, Compared: c.Publisher != nil, Gateway: s.gateway(gateway), Holder: holder, Log: h.Log,
+		Config: h.Config, DB: db, Reader: c.Reader, Owners: c.Owners, Compared: c.Publisher != nil, Gateway: s.gateway(gateway), Holder: holder, Log: h.Log,
 		Lanes: obs.NewLanes(h.Registry), Sagas: obs.NewSagas(h.Registry), Register: s.Register,
 	})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/logistics"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
+	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/payment"
 	"github.com/mainstay-io/mainstay/internal/process"
 	"github.com/mainstay-io/mainstay/worker"
@@ -31,6 +32,8 @@ type Config struct {
 	Config app.Config
 	DB     *process.Database
 	Reader broker.Reader
+	// Owners is how the databases of other participants are asked; it may be nil.
+	Owners broker.Owners
 	// Compared says that a relay publishes to what Reader reads.
 	Compared bool
 	// Gateway is where payments are made.
@@ -66,7 +69,7 @@ func New(cfg Config) (*Part, error) {
 		return nil, err
 	}
 	w := worker.New(worker.Config{
-		Store: cfg.DB, Reader: cfg.Reader, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
+		Store: cfg.DB, Reader: cfg.Reader, Owners: cfg.Owners, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
 		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
 		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Logger: cfg.Log, Hooks: cfg.Lanes,
 	})
@@ -86,19 +89,31 @@ func Hosts(cfg app.Config, consumer string) bool {
 func (c *Config) register(w *worker.Worker, sagas *orchestrator.Orchestrator) {
 	dialect := c.DB.Dialect()
 	if Hosts(c.Config, Inventory) {
-		w.Participate(Inventory, inventory.Topic, inventory.New(dialect).Handlers())
+		w.Participate(Inventory, inventory.Topic, inventory.New(dialect).Handlers(), c.away(Orders, inventory.Topic)...)
 	}
 	if Hosts(c.Config, Payment) {
 		pay := payment.New(dialect, c.Gateway)
 		types := slices.Collect(maps.Keys(pay.Remotes()))
-		w.ParticipateRemotely(Payment, payment.Topic, types, pay)
+		w.ParticipateRemotely(Payment, payment.Topic, types, pay, c.away(Orders, payment.Topic)...)
 	}
 	if Hosts(c.Config, Logistics) {
-		w.Participate(Logistics, logistics.Topic, logistics.New(dialect).Handlers())
+		w.Participate(Logistics, logistics.Topic, logistics.New(dialect).Handlers(), c.away(Orders, logistics.Topic)...)
 	}
 	if Hosts(c.Config, Orders) {
-		w.Orchestrate(Orders, sagas)
+		var away []string
+		for _, participant := range []string{Inventory, Payment, Logistics} {
+			away = append(away, c.away(participant, order.RepliesOf(participant))...)
+		}
+		w.Orchestrate(Orders, sagas, away...)
 	}
+}
+
+// away is the topic, if the consumer that causes what is on it is not hosted here: then it may have another database.
+func (c *Config) away(consumer, topic string) []string {
+	if c.Owners == nil || Hosts(c.Config, consumer) {
+		return nil
+	}
+	return []string{topic}
 }
 
 // Services are what runs, with the stage in which each is stopped.

@@ -20,13 +20,17 @@ const (
 insert into consumer (name, topics, start, registered_at) values ($1, $2, $3, $4)
 on conflict (name) do update set topics = excluded.topics`
 	registerPlaces = `/* consumer.places */
-insert into place (consumer, topic, lane, incarnation, sequence, message_id)
-select $1, topic, lane, (select incarnation from sequencer_state),
-    case when $4 then coalesce(h.last_sequence, 0) else coalesce(f.first_sequence - 1, 0) end, ''
+insert into place as p (consumer, topic, lane, incarnation, sequence, message_id, elsewhere)
+select $1, topic, lane, case when topic = any($5::text[]) then 0 else (select incarnation from sequencer_state) end,
+    case when $4 then coalesce(h.last_sequence, 0) else coalesce(f.first_sequence - 1, 0) end, '', topic = any($5::text[])
 from unnest($2::text[]) as topic cross join generate_series(0, $3::int - 1) as lane
 left join log_head h using (topic, lane) left join log_floor f using (topic, lane)
 order by topic, lane
-on conflict do nothing`
+on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere where p.elsewhere <> excluded.elsewhere`
+	beginQuery = `/* consumer.begin */
+update place p set incarnation = s.incarnation, sequence = s.sequence
+from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) as s(topic, lane, incarnation, sequence)
+where p.consumer = $1 and p.topic = s.topic and p.lane = s.lane and p.elsewhere and p.message_id = '' and p.sequence = 0`
 )
 
 // Register makes a consumer known, with a place in every lane of its topics: the earliest one is before the first
@@ -43,11 +47,24 @@ func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	err = s.do(ctx, nil, func(_ context.Context, t *tx) error {
 		t.Queue(registerLock, s.lockClass(placesLock))
 		t.Queue(registerQuery, r.Consumer, string(topics), start, t.now)
-		t.Queue(registerPlaces, r.Consumer, r.Topics, s.Lanes(), r.Latest)
+		t.Queue(registerPlaces, r.Consumer, r.Topics, s.Lanes(), r.Latest, append([]string{}, r.Elsewhere...))
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("registering consumer %s: %w", r.Consumer, err)
+	}
+	return nil
+}
+
+// Begin puts places that were never moved to where the consumer begins.
+func (s *Store) Begin(ctx context.Context, consumer string, starts []lane.Place) error {
+	topics, lanes := make([]string, len(starts)), make([]int, len(starts))
+	incarnations, sequences := make([]int64, len(starts)), make([]int64, len(starts))
+	for i, p := range starts {
+		topics[i], lanes[i], incarnations[i], sequences[i] = p.Topic, p.Lane, p.Incarnation, p.Sequence
+	}
+	if _, err := s.db.ExecContext(ctx, beginQuery, consumer, topics, lanes, incarnations, sequences); err != nil {
+		return fmt.Errorf("setting where %s begins: %w", consumer, translate(ctx, err))
 	}
 	return nil
 }

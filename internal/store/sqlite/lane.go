@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/lease"
@@ -18,11 +19,14 @@ const (
 insert into consumer (name, topics, start, registered_at) values ($1, $2, $3, $4)
 on conflict (name) do update set topics = excluded.topics`
 	registerPlace = `/* consumer.place */
-insert into place (consumer, topic, lane, incarnation, sequence, message_id)
-values ($1, $2, $3, 1, case
+insert into place (consumer, topic, lane, incarnation, sequence, message_id, elsewhere)
+values ($1, $2, $3, 1 - $5, case
     when $4 then coalesce((select last_sequence from log_head where topic = $2 and lane = $3), 0)
-    else coalesce((select first_sequence - 1 from log_floor where topic = $2 and lane = $3), 0) end, '')
-on conflict do nothing`
+    else coalesce((select first_sequence - 1 from log_floor where topic = $2 and lane = $3), 0) end, '', $5)
+on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere where place.elsewhere <> excluded.elsewhere`
+	beginPlace = `/* consumer.begin */
+update place set incarnation = $4, sequence = $5
+where consumer = $1 and topic = $2 and lane = $3 and elsewhere = 1 and message_id = '' and sequence = 0`
 )
 
 // Register makes a consumer known, with a place in every lane of its topics: the earliest one is before the first
@@ -39,14 +43,32 @@ func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	err = s.do(ctx, s.drain, func(_ context.Context, t *tx) error {
 		t.Queue(registerQuery, r.Consumer, string(topics), start, t.now.UnixMicro())
 		for _, topic := range r.Topics {
+			elsewhere := 0
+			if slices.Contains(r.Elsewhere, topic) {
+				elsewhere = 1
+			}
 			for n := range s.Lanes() {
-				t.Queue(registerPlace, r.Consumer, topic, n, r.Latest)
+				t.Queue(registerPlace, r.Consumer, topic, n, r.Latest, elsewhere)
 			}
 		}
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("registering consumer %s: %w", r.Consumer, err)
+	}
+	return nil
+}
+
+// Begin puts places that were never moved to where the consumer begins.
+func (s *Store) Begin(ctx context.Context, consumer string, starts []lane.Place) error {
+	err := s.do(ctx, s.drain, func(_ context.Context, t *tx) error {
+		for _, p := range starts {
+			t.Queue(beginPlace, consumer, p.Topic, p.Lane, p.Incarnation, p.Sequence)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("setting where %s begins: %w", consumer, err)
 	}
 	return nil
 }

@@ -51,6 +51,8 @@ type Shape struct {
 	// Database is the URL of a database, which is migrated; "" makes a fresh one. Through names the way of the
 	// processes to it, a proxy perhaps; "" is the same.
 	Database, Through string
+	// Participants have databases of their own, which are made fresh; what they host the other workers do not.
+	Participants []Participant
 	// Broker is what the setting says; "" starts a server, which Cluster.NATS is then.
 	Broker string
 	// NATS are further lines of the configuration of the server that is started.
@@ -65,7 +67,22 @@ type Shape struct {
 	Plain bool
 }
 
+// Participant is a database of its own for some of the consumers, with as many lanes as the first. Its processes are
+// named by kind, Name and number: "worker-stock-1". Of each kind there is one where nothing else is said.
+type Participant struct {
+	Name           string
+	Consumers      []string
+	Outbox, Worker int
+}
+
+// consumers are all that there are.
+func consumers() []string { return []string{"orders", "inventory", "payment", "logistics"} }
+
 func (s *Shape) defaults() {
+	for i := range s.Participants {
+		p := &s.Participants[i]
+		p.Outbox, p.Worker = max(p.Outbox, 1), max(p.Worker, 1)
+	}
 	for n, d := range map[*int]int{&s.Ingest: 1, &s.Outbox: 2, &s.Worker: 2} {
 		if *n == 0 {
 			*n = d
@@ -85,6 +102,8 @@ type Cluster struct {
 	Tool string
 	// DB is for the test's own look at the database.
 	DB *sql.DB
+	// Databases are the URLs of all databases by the names of participants, the first one's under "".
+	Databases map[string]string
 
 	t         testing.TB
 	shape     Shape
@@ -116,7 +135,7 @@ func prepare(t testing.TB, shape Shape) *Cluster {
 	shape.defaults()
 	c := &Cluster{
 		Database: shape.Database, Journal: load.NewJournal(t), t: t, shape: shape, broker: shape.Broker,
-		processes: map[string]*Process{},
+		processes: map[string]*Process{}, Databases: map[string]string{},
 	}
 	if c.Tool = shape.Binaries[Tool]; c.Tool == "" {
 		c.Tool = proc.BuildPlain(t, "./cmd/mainstay")
@@ -124,7 +143,13 @@ func prepare(t testing.TB, shape Shape) *Cluster {
 	if c.Database == "" {
 		c.Database = pgtest.New(t)
 	}
-	c.mainstay("migrate", "up", "--database", c.Database, "--lanes", strconv.Itoa(shape.Lanes))
+	c.Databases[""] = c.Database
+	for _, p := range shape.Participants {
+		c.Databases[p.Name] = pgtest.New(t)
+	}
+	for _, url := range c.Databases {
+		c.mainstay("migrate", "up", "--database", url, "--lanes", strconv.Itoa(shape.Lanes))
+	}
 	db, err := sql.Open("pgx", c.Database)
 	if err != nil {
 		t.Fatal(err)
@@ -141,12 +166,26 @@ func prepare(t testing.TB, shape Shape) *Cluster {
 			c.add(kind, i+1)
 		}
 	}
+	for _, p := range shape.Participants {
+		for kind, n := range map[string]int{Outbox: p.Outbox, Worker: p.Worker} {
+			for i := range n {
+				c.addTo(p.Name, kind, i+1)
+			}
+		}
+	}
 	return c
 }
 
 // add makes a process that does not run yet.
-func (c *Cluster) add(kind string, number int) *Process {
-	p := &Process{Name: fmt.Sprintf("%s-%d", kind, number), Kind: kind, t: c.t, Bin: c.shape.Binaries[kind]}
+func (c *Cluster) add(kind string, number int) *Process { return c.addTo("", kind, number) }
+
+// addTo makes a process of a participant's database.
+func (c *Cluster) addTo(participant, kind string, number int) *Process {
+	name := fmt.Sprintf("%s-%d", kind, number)
+	if participant != "" {
+		name = fmt.Sprintf("%s-%s-%d", kind, participant, number)
+	}
+	p := &Process{Name: name, Kind: kind, t: c.t, Bin: c.shape.Binaries[kind]}
 	if p.Bin == "" {
 		build := proc.Build
 		if c.shape.Plain {
@@ -155,8 +194,8 @@ func (c *Cluster) add(kind string, number int) *Process {
 		p.Bin = build(c.t, "./cmd/"+kind)
 	}
 	way := c.shape.Through
-	if way == "" {
-		way = c.Database
+	if way == "" || participant != "" {
+		way = c.Databases[participant]
 	}
 	ops := proc.FreeAddr(c.t)
 	p.OpsURL = "http://" + ops
@@ -170,9 +209,24 @@ func (c *Cluster) add(kind string, number int) *Process {
 	default:
 		p.Args = append(p.Args, "--broker", c.broker)
 	}
+	if kind == Worker && len(c.shape.Participants) > 0 {
+		p.Args = append(p.Args, "--consume", strings.Join(c.hosted(participant), ","))
+	}
 	p.Args = append(append(p.Args, c.shape.Flags[kind]...), c.shape.Flags[p.Name]...)
 	c.processes[p.Name] = p
 	return p
+}
+
+// hosted are the consumers of a participant's database, or with "" of the first one.
+func (c *Cluster) hosted(participant string) []string {
+	rest := consumers()
+	for _, p := range c.shape.Participants {
+		if p.Name == participant {
+			return p.Consumers
+		}
+		rest = slices.DeleteFunc(rest, func(name string) bool { return slices.Contains(p.Consumers, name) })
+	}
+	return rest
 }
 
 // Add starts one more process of a kind and returns when it is ready.
@@ -208,11 +262,22 @@ func (c *Cluster) Clients() []*client.Client {
 	return cs
 }
 
-// Stock sets what is on hand, by article.
+// Stock sets what is on hand, by article. Where inventory has a database of its own, an ingest process of that one is
+// started for as long as it takes.
 func (c *Cluster) Stock(onHand map[string]int64) {
 	c.t.Helper()
+	desk := c.Clients()[0]
+	for _, p := range c.shape.Participants {
+		if slices.Contains(p.Consumers, "inventory") {
+			clerk := c.addTo(p.Name, Ingest, 1)
+			delete(c.processes, clerk.Name)
+			clerk.Start()
+			defer clerk.Stop()
+			desk = clerk.Client
+		}
+	}
 	for sku, n := range onHand {
-		if _, err := c.Clients()[0].PutStock(context.WithoutCancel(c.t.Context()), sku, n); err != nil {
+		if _, err := desk.PutStock(context.WithoutCancel(c.t.Context()), sku, n); err != nil {
 			c.t.Fatalf("setting the stock of %s: %v", sku, err)
 		}
 	}
@@ -275,7 +340,11 @@ func (c *Cluster) Until(ctx context.Context, what string, holds func(context.Con
 // Verify checks every invariant, the clients' journal included, and gives the report.
 func (c *Cluster) Verify(args ...string) string {
 	c.t.Helper()
-	return c.mainstay(append([]string{"verify", "--database", c.Database, "--journal", c.Journal.Path()}, args...)...)
+	all := []string{"verify", "--database", c.Database, "--journal", c.Journal.Path()}
+	for _, p := range c.shape.Participants {
+		all = append(all, "--database", c.Databases[p.Name])
+	}
+	return c.mainstay(append(all, args...)...)
 }
 
 // mainstayTimeout bounds a command.
