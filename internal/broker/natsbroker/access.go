@@ -62,7 +62,7 @@ func (a Access) options() ([]nats.Option, error) {
 }
 
 func readCreds(file string) error {
-	text, err := os.ReadFile(file) //nolint:gosec // the operator names it
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}

@@ -192,7 +192,7 @@ func oldServer(t *testing.T, version string) (addr string) {
 		if err != nil {
 			return
 		}
-		defer conn.Close() //nolint:errcheck // the test is over
+		defer conn.Close()
 		_, _ = fmt.Fprintf(conn, "INFO {\"server_id\":\"old\",\"version\":%q,\"max_payload\":1048576,\"headers\":true}\r\n", version)
 		buf := make([]byte, 4096)
 		for {
@@ -352,7 +352,7 @@ func TestPermissions_AreEnough(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer sub.Close() //nolint:errcheck // it is only read
+		defer sub.Close()
 		tail, err := relay.Tail(t.Context(), brokertest.Log(0))
 		if err != nil {
 			t.Fatal(err)

@@ -19,7 +19,7 @@ const (
 
 // check judges the settings of a stream: wrong, a *SettingsError, names those that could not keep the promise; weak
 // names those with which it is kept, but slower or with less to fall back on.
-func (b *Broker) check(cfg jetstream.StreamConfig) (wrong error, weak []string) {
+func (b *Broker) check(cfg jetstream.StreamConfig) (weak []string, wrong error) {
 	refused := &SettingsError{Stream: b.cfg.Stream}
 	for _, r := range slices.Concat(b.rules(cfg), b.limits(cfg)) {
 		switch {
@@ -33,7 +33,7 @@ func (b *Broker) check(cfg jetstream.StreamConfig) (wrong error, weak []string) 
 	if len(refused.Settings) > 0 {
 		wrong = refused
 	}
-	return wrong, weak
+	return weak, wrong
 }
 
 // rule is one thing that is asked of a stream, and what to say when it does not hold.

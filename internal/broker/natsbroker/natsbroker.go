@@ -176,7 +176,7 @@ func (b *Broker) Ready(ctx context.Context) error {
 	if err != nil {
 		return b.denied.explain(err)
 	}
-	wrong, _ := b.check(st.CachedInfo().Config)
+	_, wrong := b.check(st.CachedInfo().Config)
 	return wrong
 }
 

@@ -27,7 +27,7 @@ func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening stream %s: %w", b.cfg.Stream, err)
 	}
-	wrong, weak := b.check(st.CachedInfo().Config)
+	weak, wrong := b.check(st.CachedInfo().Config)
 	if wrong != nil {
 		return nil, wrong
 	}
