@@ -127,7 +127,7 @@ var rules = []rule{
 	{
 		name:   "only the all-in-one binary is linked with SQLite",
 		reason: "the processes that scale out share a PostgreSQL; SQLite would be megabytes that they never use",
-		check:  linkedOnlyInto("modernc.org/sqlite/...", "./internal/store/sqlite", "./internal/process/serve",
+		check: linkedOnlyInto("modernc.org/sqlite/...", "./internal/store/sqlite", "./internal/process/serve",
 			"./internal/process/benchmark", "./cmd/mainstay"),
 		broken: graph{
 			"./internal/process/worker": {"./internal/store/sqlite"}, "./internal/store/sqlite": {"modernc.org/sqlite"},
@@ -149,7 +149,7 @@ var rules = []rule{
 		name: "the migration tool stays where migrations are run",
 		reason: "a process that serves must not be able to change the schema; serve may, on the directory that it has just " +
 			"made, and is linked into mainstay only",
-		check:  linkedOnlyInto("github.com/pressly/goose/v3/...", "./internal/migrate", "./internal/process/serve",
+		check: linkedOnlyInto("github.com/pressly/goose/v3/...", "./internal/migrate", "./internal/process/serve",
 			"./internal/process/benchmark", "./cmd/mainstay"),
 		broken: graph{"./cmd/ingest": {"./internal/migrate"}, "./internal/migrate": {"github.com/pressly/goose/v3"}},
 	},

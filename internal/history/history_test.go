@@ -35,7 +35,7 @@ func TestLog_TellsWhatCounts(t *testing.T) {
 			t.Errorf("next of %+v: %d", test, got)
 		}
 	}
-	if none := (history.Log)(nil); !none.Has(7, 7) || none.Next(1, 3) != 4 {
+	if none := history.Log(nil); !none.Has(7, 7) || none.Next(1, 3) != 4 {
 		t.Error("a log without incarnations takes everything")
 	}
 }

@@ -121,7 +121,7 @@ func TestProcesses_FillTheStream(t *testing.T) {
 	}{
 		"max_bytes of the stream": {
 			fill: func(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-				setMaxBytes(ctx, t, c, func(s jetstream.StreamState) int64 { return int64(s.Bytes) + 2000 }) //nolint:gosec // small
+				setMaxBytes(ctx, t, c, func(s jetstream.StreamState) int64 { return int64(s.Bytes) + 2000 })
 			},
 			relax: func(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 				setMaxBytes(ctx, t, c, func(jetstream.StreamState) int64 { return -1 })

@@ -84,7 +84,7 @@ func (r *Relay) refuse(ctx context.Context, log mainstay.TopicLane, p Progress, 
 	}
 	if err := r.explain(log, tail, p, found); err != nil {
 		r.logs[log].fail(err)
-		return nil //nolint:nilerr // it is kept with the log
+		return nil // it is kept with the log
 	}
 	err := r.open(ctx, Opening{Seen: r.past.Current, Above: tail.Incarnation, Logs: []mainstay.TopicLane{log}, Reason: found})
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *Relay) mourn(ctx context.Context, log mainstay.TopicLane, p Progress, t
 	kept, err := r.keeps(ctx, log, mark{p.BrokerPosition, p.MessageID})
 	if err != nil {
 		r.logs[log].fail(err)
-		return false, nil //nolint:nilerr // it is kept with the log
+		return false, nil // it is kept with the log
 	}
 	if kept {
 		return true, nil

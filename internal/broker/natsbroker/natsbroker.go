@@ -226,7 +226,7 @@ func (b *Broker) At(ctx context.Context, log mainstay.TopicLane, position int64)
 		return broker.Tail{}, nil
 	}
 	return b.look(ctx, log, func(st jetstream.Stream) (*jetstream.RawStreamMsg, error) {
-		return st.GetMsg(ctx, uint64(position))
+		return st.GetMsg(ctx, uint64(position)) //nolint:gosec // above zero
 	})
 }
 

@@ -79,7 +79,7 @@ func exists(path string) bool {
 // reserve makes a SQLite file that is not there, for its owner's eyes only: it holds personal data, its directory may
 // be anybody's, and SQLite gives what it makes beside it the same mode. What goes wrong SQLite tells when it opens it.
 func reserve(path string) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600) //nolint:gosec // the operator names the file
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err == nil {
 		_ = f.Close() // nothing was written
 	}
