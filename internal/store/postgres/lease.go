@@ -214,7 +214,8 @@ func columns(leases []lease.Lease) (names []string, lanes []int, epochs []int64)
 }
 
 const (
-	lockLeases  = `/* lease.lock */ select pg_advisory_xact_lock_shared(class, lane) from unnest($1::int[], $2::int[]) as l(class, lane)`
+	lockLeases = `/* lease.lock */ select pg_advisory_xact_lock_shared(class, lane) from unnest($1::int[], $2::int[]) as l(class, lane)
+order by class, lane`
 	checkLeases = `/* lease.check */
 select fence(count(*) = cardinality($1::text[]), 'a lease is not held any more') from lease l
 join unnest($1::text[], $2::int[], $3::bigint[]) as mine(name, lane, epoch) using (name, lane)

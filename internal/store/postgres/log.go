@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,11 +66,12 @@ func (s *Store) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64,
 	if len(missing) == 0 {
 		return out, nil
 	}
+	began := s.tail.moment()
 	read, err := s.readRows(ctx, missing, share)
 	if err != nil {
 		return nil, fmt.Errorf("reading the log: %w", translate(ctx, err))
 	}
-	s.tail.add(read)
+	s.tail.add(read, began)
 	return append(out, read...), nil
 }
 
@@ -134,6 +136,12 @@ func (s *Store) readRows(ctx context.Context, after map[mainstay.TopicLane]int64
 	}
 	if len(rows) == 0 {
 		return nil, nil
+	}
+	known := s.tail.moment().current
+	if slices.ContainsFunc(rows, func(r positionsRow) bool { return r.Incarnation > known }) {
+		if _, err := s.Seam(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s.readOutbox(ctx, rows, share)
 }

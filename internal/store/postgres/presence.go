@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strings"
+	"time"
 )
 
 // A holder of leases is present as long as one session of its process holds the holder's advisory lock. A process
@@ -29,7 +30,10 @@ func (s *Store) presenceClass() int32 {
 	return int32(crc32.ChecksumIEEE([]byte(s.lockSpace + "/holder"))) //nolint:gosec // any 32 bits will do
 }
 
-// appear makes sure that the holder is present.
+// pingTimeout is how long a holder's session may take to answer before it is given up for another one.
+const pingTimeout = 5 * time.Second
+
+// appear makes sure that the holder is present. Many share its session, so a caller that leaves does not end it.
 func (s *Store) appear(ctx context.Context, holder string) error {
 	if strings.HasSuffix(holder, Unwatched) {
 		return nil
@@ -37,8 +41,8 @@ func (s *Store) appear(ctx context.Context, holder string) error {
 	s.presence.mu.Lock()
 	defer s.presence.mu.Unlock()
 	if conn := s.presence.sessions[holder]; conn != nil {
-		if conn.PingContext(ctx) == nil {
-			return nil
+		if err := ping(ctx, conn); err == nil || ctx.Err() != nil {
+			return err
 		}
 		_ = conn.Close() // it is broken
 		delete(s.presence.sessions, holder)
@@ -56,6 +60,16 @@ func (s *Store) appear(ctx context.Context, holder string) error {
 	}
 	s.presence.sessions[holder] = conn
 	return nil
+}
+
+// ping fails when ctx has ended or the session is broken; no end of ctx breaks it.
+func ping(ctx context.Context, conn *sql.Conn) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pingTimeout)
+	defer cancel()
+	return conn.PingContext(ctx)
 }
 
 // leave ends all sessions of holders.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -57,5 +58,30 @@ func TestLease_OfTheDeadIsFree(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the leases of a dead holder are not free")
 		}
+	}
+}
+
+// TestLease_ACallerThatLeavesDoesNotEndTheHolder: its session is for all that the process holds.
+func TestLease_ACallerThatLeavesDoesNotEndTheHolder(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	other := openStore(t, s.cfg.URL)
+	if _, err := s.Acquire(t.Context(), "consumer", []int{0}, "holder", time.Hour, false); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Attend(ended, "another", "holder", time.Hour); err == nil {
+		t.Fatal("attended after the end of its context")
+	}
+	// A session that is closed would end soon, and not at once.
+	for range 20 {
+		ls, err := other.Acquire(t.Context(), "consumer", []int{0}, "other", time.Hour, false)
+		if err != nil || len(ls) != 0 {
+			t.Fatalf("another holder took %v, %v", ls, err)
+		}
+	}
+	if conn := s.presence.sessions["holder"]; conn == nil || conn.PingContext(t.Context()) != nil {
+		t.Error("the holder's session is gone")
 	}
 }

@@ -70,6 +70,20 @@ func (t *tail) turn(seam history.Seam) {
 	t.past = seam
 }
 
+// moment is how much of the database's history is known.
+type moment struct {
+	era     string
+	current int64
+}
+
+func (t *tail) moment() moment {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.momentLocked()
+}
+
+func (t *tail) momentLocked() moment { return moment{t.past.Era, max(t.past.Current, 1)} }
+
 // since is the first sequence of a message's incarnation, 0 for the first one.
 func (t *tail) since(log mainstay.TopicLane, incarnation int64) int64 {
 	t.mu.Lock()
@@ -132,6 +146,9 @@ cross join lateral (select greatest(
 	relabelLog = `/* seam.relabel */
 update log l set incarnation = i.id from incarnation i
 where i.id = $1 and l.topic = i.topic and l.lane = i.lane and l.last_sequence >= i.first_sequence and l.first_sequence >= i.first_sequence`
+	readersQuery = `/* seam.readers */ select distinct consumer, lane from place where not elsewhere`
+	lockReaders  = `/* seam.lock_readers */
+select pg_advisory_xact_lock(class, lane) from unnest($1::int[], $2::int[]) as l(class, lane) order by class, lane`
 	// fenceReaders ends the work of those who know nothing of the incarnation.
 	fenceReaders = `/* seam.fence_readers */
 update lease set epoch = epoch + 1, holder = null, expires_at = null where name not in ('relay', 'sequencer')`
@@ -144,7 +161,7 @@ func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) error {
 		return fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
 	}
 	defer tx.Rollback() // after the commit it does nothing
-	if err := openNext(ctx, tx, o); err != nil {
+	if err := s.openNext(ctx, tx, o); err != nil {
 		return fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
 	}
 	if err := tx.Commit(); err != nil {
@@ -153,7 +170,28 @@ func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) error {
 	return nil
 }
 
-func openNext(ctx context.Context, tx *sqlx.Tx, o relay.Opening) error {
+// waitForReaders ends when no reader's transaction is under way, so that no place moves until tx ends: one that had
+// passed its checks would move behind the first sequence of an incarnation that it knows nothing of.
+func (s *Store) waitForReaders(ctx context.Context, tx *sqlx.Tx) error {
+	var readers []struct {
+		Consumer string
+		Lane     int
+	}
+	if err := tx.SelectContext(ctx, &readers, readersQuery); err != nil {
+		return err
+	}
+	classes, lanes := make([]int32, len(readers)), make([]int, len(readers))
+	for i, r := range readers {
+		classes[i], lanes[i] = s.lockClass(r.Consumer), r.Lane
+	}
+	_, err := tx.ExecContext(ctx, lockReaders, classes, lanes)
+	return err
+}
+
+func (s *Store) openNext(ctx context.Context, tx *sqlx.Tx, o relay.Opening) error {
+	if err := s.waitForReaders(ctx, tx); err != nil {
+		return err
+	}
 	var next int64
 	err := tx.GetContext(ctx, &next, nextIncarnation, o.Seen, o.Above)
 	if errors.Is(err, sql.ErrNoRows) {

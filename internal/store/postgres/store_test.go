@@ -397,7 +397,7 @@ func TestTail_IsDense(t *testing.T) {
 	log := mainstay.TopicLane{Topic: "orders"}
 	tl := newTail()
 	put := func(sequence int64, size int) {
-		tl.add([]*mainstay.Message{{Topic: "orders", Sequence: sequence, Payload: make([]byte, size)}})
+		tl.add([]*mainstay.Message{{Topic: "orders", Sequence: sequence, Payload: make([]byte, size)}}, tl.moment())
 	}
 	for i := range int64(3 * tailSize) {
 		put(i+1, 1)

@@ -53,10 +53,14 @@ func newTail() *tail {
 	return &tail{logs: map[mainstay.TopicLane][]*mainstay.Message{}, own: map[int64]*mainstay.Message{}}
 }
 
-// add takes messages that continue what is there; those of a log that do not are left out, unless they are ahead.
-func (t *tail) add(ms []*mainstay.Message) {
+// add takes messages, read at a moment, that continue what is there; those of a log that do not are left out, unless
+// they are ahead. All are when the database has gone back, or an incarnation was opened, since that moment.
+func (t *tail) add(ms []*mainstay.Message, read moment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if read != t.momentLocked() {
+		return
+	}
 	for _, m := range ms {
 		t.put(m)
 	}
@@ -216,7 +220,7 @@ func (t *tail) grow(incarnation int64, logs []numbered) {
 	for _, l := range logs {
 		t.heads[l.TopicLane] = l.head
 		for i, position := range l.positions {
-			if m := t.take(position); m != nil {
+			if m := t.take(position); m != nil && incarnation <= max(t.past.Current, 1) { // a later one is not known yet
 				m.Incarnation, m.Sequence = incarnation, l.head-int64(len(l.positions)-1-i)
 				m.Since = t.sinceLocked(m.TopicLane(), incarnation)
 				t.put(m)
