@@ -293,21 +293,35 @@ func leasesOf(ended []*finished, items []item) []lease.Lease {
 	return ls
 }
 
-// eraOf is the oldest era in which a lane of a unit was read.
-func eraOf(ended []*finished, items []item) string {
-	oldest := ""
-	add := func(s *laneState) {
-		if oldest == "" || s.era < oldest {
-			oldest = s.era
-		}
+// severalEras is no database's era.
+const severalEras = "several"
+
+// oneEra is the era of what was read in a and in b; when they differ, one that fences the unit, so that its lanes are
+// read anew.
+func oneEra(a, b string) string {
+	if a == b {
+		return a
 	}
+	return severalEras
+}
+
+// eraOf is the era in which the lanes of a unit were read.
+func eraOf(ended []*finished, items []item) string {
+	var lanes []*laneState
 	for _, f := range ended {
-		add(f.ls)
+		lanes = append(lanes, f.ls)
 	}
 	for _, it := range items {
-		add(it.ls)
+		lanes = append(lanes, it.ls)
 	}
-	return oldest
+	if len(lanes) == 0 {
+		return ""
+	}
+	era := lanes[0].era
+	for _, ls := range lanes {
+		era = oneEra(era, ls.era)
+	}
+	return era
 }
 
 // fenced forgets the lanes of a unit: another holder has them, or this one's idea of them was wrong, as it did commit

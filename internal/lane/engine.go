@@ -342,6 +342,9 @@ func (e *Engine) Ready(context.Context) error {
 
 // manage takes the consumer's turn at its lanes, and marks lanes whose set of holders changed.
 func (r *run) manage(ctx context.Context, seam history.Seam, changed map[int]bool) {
+	for _, n := range r.dropOthersOf(seam.Era) {
+		changed[n] = true
+	}
 	change, err := r.member.Turn(ctx, r.leases())
 	for _, l := range change.Lost {
 		r.drop(l.Lane, l.Epoch)

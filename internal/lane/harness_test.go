@@ -17,6 +17,7 @@ import (
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/broker/logbroker"
+	"github.com/mainstay-io/mainstay/internal/history"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/internal/migrate"
@@ -150,6 +151,8 @@ type faultyStore struct {
 	after func() bool
 	// before, when set, may fail a unit before it begins.
 	before func(u lane.Unit) error
+	// era, when set, is the database's; what was read in another one is fenced.
+	era atomic.Pointer[string]
 	// lines, when set, is told each time when the lines are read.
 	lines func()
 }
@@ -165,6 +168,9 @@ func (s *faultyStore) Unit(ctx context.Context, u lane.Unit, fn func(context.Con
 			return err
 		}
 	}
+	if era := s.era.Load(); era != nil && u.Era != "" && u.Era != *era {
+		return lease.ErrFenced
+	}
 	err := s.Store.Unit(ctx, u, func(ctx context.Context, tx lane.Tx) error {
 		err := fn(ctx, tx)
 		if s.dead.Load() {
@@ -176,6 +182,14 @@ func (s *faultyStore) Unit(ctx context.Context, u lane.Unit, fn func(context.Con
 		return errCut
 	}
 	return err
+}
+
+func (s *faultyStore) Seam(ctx context.Context) (history.Seam, error) {
+	seam, err := s.Store.Seam(ctx)
+	if era := s.era.Load(); era != nil {
+		seam.Era, seam.Compared = *era, true
+	}
+	return seam, err
 }
 
 func (s *faultyStore) Lines(ctx context.Context, topics []string, lanes []int) ([]lane.Line, error) {

@@ -153,6 +153,21 @@ func (r *run) drop(n int, epoch int64) {
 	}
 }
 
+// dropOthersOf forgets the lanes that were read in another era, and names them: nothing of them would be committed any
+// more. They are taken and read anew.
+func (r *run) dropOthersOf(era string) (dropped []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n, ls := range r.lanes {
+		if ls.era != era {
+			ls.gone = true
+			delete(r.lanes, n)
+			dropped = append(dropped, n)
+		}
+	}
+	return dropped
+}
+
 func (r *run) placesOf(n int) map[string]Place {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -75,6 +75,29 @@ func TestEngine_SkipsWhatAnotherHistoryHasPublished(t *testing.T) {
 	}
 }
 
+// TestEngine_FiresTimersInANewEra: no message has to come first in every lane that was read before the database's
+// restart.
+func TestEngine_FiresTimersInANewEra(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	c := handle("c", []string{"things"}, func(context.Context, *mainstay.Message) error { return nil })
+	due := &timers{w: w, due: map[string]bool{"a": true}}
+	c.Timers = due
+	first, second := "1", "2"
+	var store *faultyStore
+	ran := w.start(func(c *lane.Config, s *faultyStore) {
+		c.Compared, store = true, s
+		s.era.Store(&first)
+	}, c)
+	t.Cleanup(ran.end)
+	w.until("a timer has fired", func() bool { return len(w.effects("timer")) == 1 })
+	store.era.Store(&second)
+	due.mu.Lock()
+	due.due["c"] = true
+	due.mu.Unlock()
+	w.until("a timer has fired in the new era", func() bool { return len(w.effects("timer")) == 2 })
+}
+
 // TestEngine_StopsAtAPlaceOfAnotherLog: the message at the place is not the one that was handled.
 func TestEngine_StopsAtAPlaceOfAnotherLog(t *testing.T) {
 	t.Parallel()

@@ -52,17 +52,18 @@ func (r *run) fire(ctx, work context.Context, t *timing) bool {
 	return false
 }
 
-// era is the oldest in which a lane was read.
+// era is the one in which the lanes were read.
 func (r *run) era() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	oldest := ""
+	first, era := true, ""
 	for _, ls := range r.lanes {
-		if oldest == "" || ls.era < oldest {
-			oldest = ls.era
+		if first {
+			first, era = false, ls.era
 		}
+		era = oneEra(era, ls.era)
 	}
-	return oldest
+	return era
 }
 
 func (r *run) fireDue(ctx, work context.Context, t *timing, leases []lease.Lease, now time.Time) (more bool, err error) {
