@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -31,6 +32,9 @@ default, the first of them that says anything. Passwords are not shown.`,
 		cfg, err := app.LoadConfig(env, cmd.Flags())
 		if err != nil {
 			return err
+		}
+		for _, v := range app.UnknownVariables(env) {
+			_, _ = fmt.Fprintf(env.Stderr, "warning: %s\n", v)
 		}
 		return printConfig(env, output, cfg)
 	}

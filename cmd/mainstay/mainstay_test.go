@@ -164,6 +164,7 @@ func TestUsage_MistakesAreNamed(t *testing.T) {
 		"missing argument":  {[]string{"order", "get"}, "the ID of an order is missing"},
 		"too many":          {[]string{"serve", "now"}, `"now" is one argument too many`},
 		"unknown flag":      {[]string{"serve", "--port", "1"}, "unknown flag: --port"},
+		"misspelled flag":   {[]string{"serve", "--databse", "x"}, `unknown flag: --databse; did you mean "--database"?`},
 		"no such form":      {[]string{"version", "-o", "yaml"}, "must be table or json"},
 		"configuration":     {[]string{"serve", "--in-flight", "x"}, "--in-flight: must be a whole number"},
 		"two of a kind":     {[]string{"verify", "--database", "mysql://x"}, "--database: must be empty or begin with"},
@@ -289,6 +290,9 @@ func TestConfigPrint_ShowsOriginsAndNoSecrets(t *testing.T) {
 func TestVersion_SaysWhatItWasBuiltWith(t *testing.T) {
 	t.Parallel()
 	var b app.Build
+	if got := cli(t, "--version"); got.code != app.ExitOK || got.stdout != app.ThisBuild().Line("mainstay") {
+		t.Errorf("--version: %+v", got)
+	}
 	if err := json.Unmarshal([]byte(cli(t, "version", "-o", "json").stdout), &b); err != nil {
 		t.Fatal(err)
 	}

@@ -53,15 +53,20 @@ func wantsJSON(args []string) bool {
 // newRoot makes the tree of commands.
 func newRoot(env app.Env, p parts) *cobra.Command {
 	root := group("mainstay", "An event-driven backbone for orders", about)
+	version := root.Flags().Bool("version", false, "print the version and end")
 	root.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
 			return unknown(cmd, args[0])
+		}
+		if *version {
+			_, err := fmt.Fprint(cmd.OutOrStdout(), app.ThisBuild().Line("mainstay"))
+			return err
 		}
 		return welcome(cmd)
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, "%w", err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, "%w%s", err, app.NearFlag(cmd.Flags(), err)) })
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 100"))
 	if p.serve != nil {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/debug"
 )
@@ -13,6 +14,11 @@ type Build struct {
 	Revision string `json:"revision"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+}
+
+// Line is the build of the named program in one line, as --version prints it.
+func (b Build) Line(program string) string {
+	return fmt.Sprintf("%s %s (%s, %s, %s)\n", program, b.Version, b.Revision, b.Go, b.Platform)
 }
 
 // ThisBuild is the running program's build, as the linker recorded it.

@@ -14,9 +14,11 @@ type Env struct {
 	Args []string
 	// Getenv reads an environment variable; "" when it is not set.
 	Getenv func(string) string
-	Stdin  io.Reader
-	Stdout io.Writer
-	Stderr io.Writer
+	// Environ lists the environment as NAME=value; nil when nobody asks for names.
+	Environ func() []string
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
 	// IsTerminal says whether w is a terminal.
 	IsTerminal func(w io.Writer) bool
 }
@@ -24,7 +26,7 @@ type Env struct {
 // OS is the environment of the running process.
 func OS() Env {
 	return Env{
-		Args: os.Args[1:], Getenv: os.Getenv,
+		Args: os.Args[1:], Getenv: os.Getenv, Environ: os.Environ,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		IsTerminal: isTerminal,
 	}

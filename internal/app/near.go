@@ -4,16 +4,21 @@ import "fmt"
 
 // didYouMean is `; did you mean "x"?` with the nearest of the words, or "" when none is near.
 func didYouMean(word string, words []string) string {
+	if best := nearest(word, words); best != "" {
+		return fmt.Sprintf("; did you mean %q?", best)
+	}
+	return ""
+}
+
+// nearest is the word that was probably meant, or "" when none is near.
+func nearest(word string, words []string) string {
 	best, least := "", max(2, len(word)/3)+1
 	for _, w := range words {
 		if d := distance(word, w); d < least {
 			best, least = w, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best
 }
 
 // distance counts the letters to insert, delete or replace to make a from b.

@@ -30,13 +30,12 @@ func (p Program) Run(ctx context.Context, env Env) error {
 	help := flags.BoolP("help", "h", false, "print this and end")
 	switch err := flags.Parse(env.Args); {
 	case err != nil && !errors.Is(err, pflag.ErrHelp):
-		return p.usage("%w", err)
+		return p.usage("%w%s", err, NearFlag(flags, err))
 	case *help || err != nil:
 		_, err := fmt.Fprint(env.Stdout, p.help(flags))
 		return err
 	case *version:
-		b := ThisBuild()
-		_, err := fmt.Fprintf(env.Stdout, "%s %s (%s, %s, %s)\n", p.Process, b.Version, b.Revision, b.Go, b.Platform)
+		_, err := fmt.Fprint(env.Stdout, ThisBuild().Line(p.Process))
 		return err
 	case flags.NArg() > 0:
 		return p.usage("%q is one argument too many: %s takes flags only", flags.Arg(0), p.Process)
@@ -46,6 +45,20 @@ func (p Program) Run(ctx context.Context, env Env) error {
 		return err
 	}
 	return p.Serve(ctx, env, cfg)
+}
+
+// NearFlag is `; did you mean "--x"?` with the flag that is nearest to the unknown one of which err is, or "".
+func NearFlag(flags *pflag.FlagSet, err error) string {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) || unknown.GetSpecifiedShortnames() != "" {
+		return ""
+	}
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	if n := nearest(unknown.GetSpecifiedName(), names); n != "" {
+		return fmt.Sprintf("; did you mean %q?", "--"+n)
+	}
+	return ""
 }
 
 func (p Program) usage(format string, args ...any) error {

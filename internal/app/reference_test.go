@@ -38,8 +38,9 @@ func configPage() string {
 
 Every setting has a flag, an environment variable and a key in a YAML file. Flags go before the environment, the
 environment before the file, the file before the default. A file is read only when ` + "`--config FILE` or `MAINSTAY_CONFIG`" + `
-names it. An empty variable or key counts as not given. An unknown key is refused, and all mistakes are reported at
-once. ` + "`mainstay config print`" + ` shows each value with its origin; passwords in URLs are never shown.
+names it. An empty variable or key counts as not given. An unknown key is refused, an unknown variable that begins
+with ` + "`MAINSTAY_`" + ` is warned about, and all mistakes are reported at once. ` + "`mainstay config print`" + ` shows each value
+with its origin; passwords in URLs are never shown.
 
 A process takes the settings that it uses, as each of them says; its --help lists them. One file, and one environment,
 may serve all processes: what one does not take it leaves alone.

@@ -56,6 +56,9 @@ func Main(ctx context.Context, name string, env app.Env, cfg app.Config, build f
 
 func newHost(env app.Env, cfg app.Config) *Host {
 	log := obs.NewLogger(env.Stderr, cfg.LogLevel, cfg.LogFormat, env.IsTerminal(env.Stderr))
+	for _, v := range app.UnknownVariables(env) {
+		log.Warn("unknown variable, which changes nothing", "variable", v.Name, "nearest", v.Nearest)
+	}
 	health, reg := app.NewHealth(log), prometheus.NewRegistry()
 	build := app.ThisBuild()
 	obs.Register(reg, build.Version, build.Revision, build.Go)
