@@ -126,21 +126,43 @@ func (r *run) leases() []lease.Lease {
 	return ls
 }
 
-// surplus chooses so many lanes to give back, and drops those of them in which nothing is under way; from now on
-// nothing begins in the others. The answer is what was dropped.
+// surplus chooses so many lanes to give back, and drops those of them in which nothing is under way, no call either;
+// from now on nothing begins in the others. The answer is what was dropped.
 func (r *run) surplus(n int) (idle []lease.Lease) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	held := slices.SortedFunc(maps.Values(r.lanes), func(a, b *laneState) int { return b.lease.Lane - a.lease.Lane })
 	for i, ls := range held {
-		ls.leaving = i < n
-		if ls.leaving && !ls.busy {
+		if ls.leaving = i < n; !ls.leaving {
+			r.resume(ls) // it may have been leaving
+			continue
+		}
+		if !ls.busy && !ls.calls() {
 			ls.gone = true
 			delete(r.lanes, ls.lease.Lane)
 			idle = append(idle, ls.lease)
 		}
 	}
+	r.signal()
 	return idle
+}
+
+// calls says that a call is under way, or has ended and is not settled.
+func (ls *laneState) calls() bool {
+	for _, q := range ls.queues {
+		if q.calling {
+			return true
+		}
+	}
+	return false
+}
+
+// resume puts back what became due while nothing could begin in the lane; r.mu is held.
+func (r *run) resume(ls *laneState) {
+	for _, d := range ls.late {
+		heap.Push(&r.due, d)
+	}
+	ls.late = nil
 }
 
 // drop forgets a lane that another process holds now.
@@ -363,12 +385,17 @@ func (r *run) taken(t *task, ls *laneState) bool {
 	return false
 }
 
-// claim marks a lane busy for the task; false when another worker has it.
+// claim marks a lane busy for the task; false when another worker has it, or nothing may begin in it.
 func (r *run) claim(t *task, ls *laneState) bool {
+	return !ls.leaving && r.claimEnded(t, ls)
+}
+
+// claimEnded is claim for what has begun already.
+func (r *run) claimEnded(t *task, ls *laneState) bool {
 	if r.taken(t, ls) {
 		return true
 	}
-	if ls.busy || ls.gone || ls.leaving || ls.alone() {
+	if ls.busy || ls.gone || ls.alone() {
 		return false
 	}
 	ls.busy = true
@@ -381,7 +408,7 @@ func (r *run) takeEnded(t *task) {
 	for _, f := range r.ended {
 		switch {
 		case f.ls.gone:
-		case len(t.ended) < r.e.cfg.Batch && r.claim(t, f.ls):
+		case len(t.ended) < r.e.cfg.Batch && r.claimEnded(t, f.ls):
 			t.ended = append(t.ended, f)
 		default:
 			rest = append(rest, f)
@@ -486,10 +513,7 @@ func (r *run) giveBack(t *task) {
 		if ls.leaving {
 			r.e.look()
 		}
-		for _, d := range ls.late {
-			heap.Push(&r.due, d)
-		}
-		ls.late = nil
+		r.resume(ls)
 		for topic := range ls.places {
 			ls.settle(topic)
 		}
