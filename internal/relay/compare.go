@@ -50,7 +50,8 @@ func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64)
 // settle sets the log's cursor from what was recorded and what the broker has.
 func (r *Relay) settle(ctx context.Context, log mainstay.TopicLane, p Progress, tail broker.Tail) error {
 	c := r.logs[log]
-	c.after, c.incarnation = p.Sequence, p.Incarnation
+	// Another relay may have recorded, in the incarnation of before, what has other names by now.
+	c.after, c.incarnation = min(p.Sequence, r.past.Logs[log].Next(p.Incarnation, p.Sequence)-1), p.Incarnation
 	if tail.Position != p.BrokerPosition || tail.MessageID != p.MessageID {
 		known, err := r.knows(ctx, log, tail)
 		if err != nil {

@@ -123,3 +123,30 @@ func TestRelay_RefusesALogThatSomebodyElseWrites(t *testing.T) {
 		}
 	})
 }
+
+// TestRelay_PublishesWhatWasPublishedInTheIncarnationOfBefore: another relay did, before it knew of the new one. Readers
+// step over what is of the old one.
+func TestRelay_PublishesWhatWasPublishedInTheIncarnationOfBefore(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 6)
+		_, stop := b.start(t, "a")
+		settle(t, relay.DefaultRecord)
+		stop()
+		b.db.progress[log] = relay.Progress{TopicLane: log, Incarnation: 1, Sequence: 3, BrokerPosition: 3, MessageID: b.db.logs[log][2].ID}
+		late := relay.Progress{TopicLane: log, Incarnation: 1, Sequence: 6, BrokerPosition: 6, MessageID: b.db.logs[log][5].ID}
+		if err := b.db.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
+			t.Fatal(err)
+		}
+		b.db.progress[log] = late
+		_, stop = b.start(t, "b")
+		defer stop()
+		settle(t, 2*relay.DefaultTTL)
+		b.wantBroker(t, log, 1, 2, 3, 4, 5, 6, 4, 5, 6)
+		for _, m := range b.mem.Records(log)[6:] {
+			if m.Incarnation != 2 {
+				t.Errorf("%d is of incarnation %d", m.Sequence, m.Incarnation)
+			}
+		}
+	})
+}
