@@ -22,7 +22,7 @@ func TestGuides_ProcessesStartAsWritten(t *testing.T) {
 	for _, block := range shellBlock.FindAllStringSubmatch(read(t, "docs/guides/three-processes.md"), -1) {
 		for line := range strings.Lines(block[1]) {
 			words := strings.Fields(line)
-			if words[0] == "export" {
+			if words[0] == "export" && strings.HasPrefix(words[1], "MAINSTAY_") {
 				name, value, _ := strings.Cut(words[1], "=")
 				known := slices.ContainsFunc(app.Settings(), func(s app.Setting) bool { return s.Variable() == name })
 				if exported[name] = value; !known {

@@ -125,9 +125,21 @@ func keptFor(results []Result) time.Duration {
 
 func (c check) run(ctx context.Context) Result {
 	if err := runSafely(ctx, c.ready); err != nil {
-		return Result{Name: c.name, Reason: err.Error()}
+		return Result{Name: c.name, Reason: withoutRepeats(err.Error())}
 	}
 	return Result{Name: c.name, Ready: true}
+}
+
+// withoutRepeats leaves lines out that were there before: drivers say of each try, and each consumer says for itself,
+// that one server is away.
+func withoutRepeats(reason string) string {
+	var lines []string
+	for line := range strings.Lines(reason) {
+		if line = strings.TrimRight(line, "\n"); !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // logChanges says what is not ready any more, or not yet long after the start, and what is ready again.

@@ -252,7 +252,7 @@ func (e *Engine) manage(ctx context.Context) {
 		for _, r := range e.runs {
 			switch {
 			case err != nil:
-				r.logManage(ctx, "reading the database's history", err)
+				r.logManage(ctx, "sharing lanes", err)
 			case e.waiting:
 				e.setReady(r.c.Name, "waits until a relay has compared the log with the broker; run the process outbox")
 			default:

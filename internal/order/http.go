@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -82,6 +83,8 @@ type HTTP struct {
 	Waiter   Waiter
 	Clock    clock.Clock
 	Log      *slog.Logger
+
+	said complaint
 }
 
 // Routes lists the patterns that Mount registers.
@@ -237,7 +240,33 @@ func (h *HTTP) fail(w http.ResponseWriter, r *http.Request, doing string, err er
 		h.Log.ErrorContext(r.Context(), "request failed", "doing", doing, "err", err)
 	default:
 		told = problem.New(problem.Unavailable, "this could not be done now").After(time.Second)
-		h.Log.ErrorContext(r.Context(), "request failed", "doing", doing, "err", err)
+		if silent, due := h.said.due(); due {
+			h.Log.ErrorContext(r.Context(), "request failed", "doing", doing, "err", err, "others_not_logged", silent)
+		}
 	}
 	problem.Write(w, r, told)
+}
+
+// complaintEvery is how often is logged that requests fail: while the database is away, all of them do.
+const complaintEvery = time.Second
+
+// complaint says when a line is due. It may be used by many goroutines.
+type complaint struct {
+	mu     sync.Mutex
+	begun  bool
+	last   clock.Mono
+	silent int
+}
+
+// due says whether to log now, and of how many failures nothing was said since the last time.
+func (c *complaint) due() (silent int, due bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.begun && c.last.Elapsed() < complaintEvery {
+		c.silent++
+		return 0, false
+	}
+	silent, c.silent = c.silent, 0
+	c.begun, c.last = true, clock.Start()
+	return silent, true
 }

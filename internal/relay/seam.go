@@ -57,11 +57,7 @@ func (r *Relay) seam(ctx context.Context) error {
 func (r *Relay) history(ctx context.Context) (history.Seam, error) {
 	ctx, cancel := r.call(ctx, "reading the database's history")
 	defer cancel()
-	past, err := r.cfg.Store.Seam(ctx)
-	if err != nil {
-		return past, fmt.Errorf("reading the database's history: %w", err)
-	}
-	return past, nil
+	return r.cfg.Store.Seam(ctx)
 }
 
 // compareAll holds the ends of all logs at the broker against the database, opens an incarnation if one of them is of
