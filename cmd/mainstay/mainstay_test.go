@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -228,7 +229,7 @@ func TestVerifyAndDemo_GetTheirOptions(t *testing.T) {
 	p.demo = func(_ context.Context, _ app.Env, o demoOptions) error { d = o; return nil }
 	runWith(t, p, nil, "verify", "--journal", "j.jsonl", "-o", "json")
 	runWith(t, p, nil, "demo", "--url", "http://a", "--ops-url", "http://b")
-	if v != (verifyOptions{Journal: "j.jsonl", Output: "json"}) {
+	if !reflect.DeepEqual(v, verifyOptions{Journal: "j.jsonl", Output: "json"}) {
 		t.Errorf("verify got %+v", v)
 	}
 	if d != (demoOptions{URL: "http://a", OpsURL: "http://b", Patience: 40 * time.Second, Output: "table"}) {

@@ -44,5 +44,7 @@ type verifyOptions struct {
 	Journal string
 	// JournalComplete says that there was no other client.
 	JournalComplete bool
-	Output          string
+	// Others are the URLs of further databases.
+	Others []string
+	Output string
 }

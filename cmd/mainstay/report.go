@@ -27,6 +27,19 @@ func runVerify(ctx context.Context, env app.Env, cfg app.Config, o verifyOptions
 		return err
 	}
 	defer func() { err = errors.Join(err, options.DB.Close()) }()
+	for _, url := range o.Others {
+		if options.Dialect != mainstay.Postgres {
+			return app.Errorf(app.ExitUsage, "Several databases are checked together on PostgreSQL only.", "--database is given several times")
+		}
+		further := cfg
+		further.Database = url
+		other, err := openChecked(ctx, further)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, other.DB.Close()) }()
+		options.Others = append(options.Others, other.DB)
+	}
 	if o.Journal != "" {
 		f, err := os.Open(o.Journal)
 		if err != nil {

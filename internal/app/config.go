@@ -75,11 +75,31 @@ func addFlags(flags *pflag.FlagSet, wanted func(Setting) bool) {
 }
 
 // flagText keeps a flag as it was written: whether it is right is said later, together with all other mistakes.
-type flagText struct{ kind, text string }
+type flagText struct {
+	kind, text string
+	// more takes what is given after the first time; nil where the last one counts.
+	more  *[]string
+	given bool
+}
 
-func (v *flagText) String() string     { return v.text }
-func (v *flagText) Set(s string) error { v.text = s; return nil }
-func (v *flagText) Type() string       { return v.kind }
+func (v *flagText) String() string { return v.text }
+func (v *flagText) Type() string   { return v.kind }
+
+func (v *flagText) Set(s string) error {
+	if v.more != nil && v.given {
+		*v.more = append(*v.more, s)
+		return nil
+	}
+	v.text, v.given = s, true
+	return nil
+}
+
+// Repeat lets a setting's flag be given several times: the first is the setting, more takes the others.
+func Repeat(flags *pflag.FlagSet, name string, more *[]string) {
+	if v, ours := flags.Lookup(name).Value.(*flagText); ours {
+		v.more = more
+	}
+}
 
 // LoadConfig reads the settings: flags before environment before file before default. Flags must be parsed, and may
 // be nil. The error, of code ExitUsage, lists every mistake, and shows no secret.

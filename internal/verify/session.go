@@ -21,6 +21,12 @@ type session struct {
 	// noGateway says why the gateway's store cannot be read, empty when it can.
 	noGateway string
 	attached  bool
+	// others are the further databases, own the schema's name with a dot; shadowed says that the gateway's store is read
+	// from all of them, late that they are read after the first one's snapshot.
+	others   []*other
+	own      string
+	shadowed bool
+	late     bool
 	// horizon, sagas and records are up to when messages, ended sagas and idempotency records may have been removed,
 	// as of the snapshot.
 	horizon, sagas, records time.Time
@@ -45,8 +51,8 @@ func (s *session) prepare(ctx context.Context) error {
 	if err := s.findGateway(ctx); err != nil {
 		return err
 	}
-	if s.o.Journal == nil {
-		return nil
+	if err := s.joinOthers(ctx); err != nil || s.o.Journal == nil {
+		return err
 	}
 	return s.loadJournal(ctx)
 }
@@ -67,7 +73,7 @@ func (s *session) close(ctx context.Context) error {
 		_, err := s.conn.ExecContext(context.WithoutCancel(ctx), statement)
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, s.conn.Close())...)
+	return errors.Join(append(errs, s.leaveOthers(ctx), s.conn.Close())...)
 }
 
 func (s *session) sqlite() bool { return s.o.Dialect == mainstay.SQLite }
@@ -137,6 +143,11 @@ func (s *session) snapshot(ctx context.Context, gatewayFirst bool, fn func() err
 			return err
 		}
 	}
+	if s.late {
+		if err := s.borrow(ctx); err != nil {
+			return err
+		}
+	}
 	return fn()
 }
 
@@ -186,7 +197,11 @@ func (s *session) sql(query string) string {
 	if s.records.After(kept) {
 		kept = s.records
 	}
+	if s.shadowed {
+		query = strings.ReplaceAll(query, "sandbox.", "sandbox_")
+	}
 	times := strings.NewReplacer(
+		"{own}", s.own,
 		"{gateway missing}", missing,
 		"{now micros}", number(s.now), "{recent}", at(s.now.Add(-s.o.Grace)),
 		"{horizon}", at(s.horizon), "{sagas}", at(s.sagas), "{kept}", at(kept))
@@ -232,7 +247,7 @@ func postgresWords() []string {
 		"{micros before}", "(extract(epoch from before) * 1000000)::bigint",
 		"{micros d.entered_at}", "(extract(epoch from d.entered_at) * 1000000)::bigint",
 		"{unnumbered}", `select o.id::text, 'the sequencer has passed it by: it has no sequence'
-from outbox o cross join sequencer_state q left join ` + log + ` e on e.position = o.position
+from {own}outbox o cross join {own}sequencer_state q left join ` + log + ` e on e.position = o.position
 where e.position is null and pg_visible_in_snapshot(o.xid, q.snapshot)`,
 		"{numbered twice}", `select 'position ' || e.position, 'has ' || count(*) || ' sequences'
 from ` + log + ` e group by e.position having count(*) > 1`,

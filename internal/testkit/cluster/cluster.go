@@ -340,11 +340,26 @@ func (c *Cluster) Until(ctx context.Context, what string, holds func(context.Con
 // Verify checks every invariant, the clients' journal included, and gives the report.
 func (c *Cluster) Verify(args ...string) string {
 	c.t.Helper()
+	return c.mainstay(c.verify(args...)...)
+}
+
+func (c *Cluster) verify(args ...string) []string {
 	all := []string{"verify", "--database", c.Database, "--journal", c.Journal.Path()}
 	for _, p := range c.shape.Participants {
 		all = append(all, "--database", c.Databases[p.Name])
 	}
-	return c.mainstay(append(all, args...)...)
+	return append(all, args...)
+}
+
+// WantViolation fails the test unless verify finds the rule violated.
+func (c *Cluster) WantViolation(rule string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), mainstayTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, proc.BuildPlain(c.t, "./cmd/mainstay"), c.verify()...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "("+rule+")") {
+		c.t.Errorf("verify does not find %s: %v\n%s", rule, err, out)
+	}
 }
 
 // mainstayTimeout bounds a command.
