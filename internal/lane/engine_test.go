@@ -196,7 +196,7 @@ func TestEngine_TriesAHeadOnce(t *testing.T) {
 	var n tries
 	c := handle("c", []string{"a"}, func(_ context.Context, m *mainstay.Message) error {
 		if string(m.Payload) == "1" && n.next(m) == 1 {
-			return mainstay.RetryAfter(errors.New("not yet"), 50*time.Millisecond)
+			return mainstay.RetryAfter(errors.New("not yet"), time.Second)
 		}
 		return nil
 	})

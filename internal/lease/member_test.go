@@ -110,9 +110,11 @@ func TestMember_SharesFairly(t *testing.T) {
 		ctx, s := context.Background(), newTable()
 		lanes := rapid.IntRange(1, 16).Draw(t, "lanes")
 		var all []*worker
+		made := 0 // no two are called the same, and their names are in no order
 		join := func(t *rapid.T) {
+			made++
 			all = append(all, &worker{Member: &lease.Member{
-				Store: s, Name: "c", Holder: fmt.Sprint("holder-", rapid.Uint64().Draw(t, "id")), Lanes: lanes, TTL: ttl,
+				Store: s, Name: "c", Holder: fmt.Sprintf("holder-%d-%d", rapid.Uint8().Draw(t, "id"), made), Lanes: lanes, TTL: ttl,
 			}})
 		}
 		join(t)
