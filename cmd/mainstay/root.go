@@ -66,7 +66,9 @@ func newRoot(env app.Env, p parts) *cobra.Command {
 	}
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SuggestionsMinimumDistance = 2
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError(cmd, "%w%s", err, app.NearFlag(cmd.Flags(), err)) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError(cmd, "%w%s", err, app.NearFlag(cmd.Flags(), err))
+	})
 	root.SetHelpTemplate(helpTemplate)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 100"))
 	if p.serve != nil {

@@ -38,7 +38,9 @@ func TestHealth_TellsEachDependencyByName(t *testing.T) {
 	expect("/readyz", 200, `{"ready":true,"checks":[{"name":"database","ready":true}]}`+"\n")
 	h.Check("broker", func(context.Context) error { return errors.New("not connected") })
 	h.Check("lanes", func(context.Context) error { panic("bug") })
-	h.Check("worker", func(context.Context) error { return errors.New("a: away:\n\t:5432 refused\n\t:5432 refused\nb: away:\n\t:5432 refused") })
+	h.Check("worker", func(context.Context) error {
+		return errors.New("a: away:\n\t:5432 refused\n\t:5432 refused\nb: away:\n\t:5432 refused")
+	})
 	expect("/readyz?verbose", 503, "[+] database\n[-] broker: not connected\n[-] lanes: handler panicked: bug\n"+
 		"[-] worker: a: away:\n\t:5432 refused\nb: away:\nnot ready\n")
 	expect("/livez", 200, "ok\n")

@@ -12,8 +12,10 @@ import (
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
 
-// named is a database of which only the name is asked.
+// named is a database of which only the name and the number of lanes are asked.
 type named struct{ process.Store }
+
+func (named) Lanes() int { return 16 }
 
 func (named) Origin() string { return "a database" }
 
