@@ -187,7 +187,7 @@ func (b *Broker) Close() error {
 	b.mu.Unlock()
 	b.stop()
 	b.subs.Wait()
-	b.js.CleanupPublisher()
+	// This ends the publisher, too. To clean that up before would leave its goroutine behind, where it has not run yet.
 	b.nc.Close()
 	return nil
 }

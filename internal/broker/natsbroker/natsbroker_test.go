@@ -308,3 +308,17 @@ func wantSequences(t *testing.T, got []*mainstay.Message, want ...int64) {
 		t.Fatalf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestClose_LeavesNothingBehind closes brokers right after their first publish, before what it has started runs; what
+// stays behind, TestMain finds.
+func TestClose_LeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, natsembed.Config{Lazy: true})
+	for n := range int64(200) {
+		b := open(t, natsbroker.Config{InProcess: srv, Sync: natsbroker.SyncLazy})
+		publish(t, b, n+1, n+1)
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
