@@ -42,7 +42,7 @@ func TestProcesses_LoseAServerOfTheCluster(t *testing.T) {
 	servers := natstest.NewCluster(t, 3, `authorization { user: mainstay, password: "pass/word" }`)
 	urls := strings.ReplaceAll(natstest.URLs(servers), "nats://", "nats://mainstay:pass%2Fword@")
 	js := jetStream(t, urls)
-	shape := cluster.Shape{Broker: urls, Flags: brief()}
+	shape := cluster.Shape{Plain: true, Broker: urls, Flags: brief()}
 	shape.Flags[cluster.Outbox] = []string{"--nats-replicas", "3"}
 	shape.Flags[cluster.Worker] = append(shape.Flags[cluster.Worker], "--nats-replicas", "3")
 	underLoad(t, shape, func(ctx context.Context, c *cluster.Cluster) {
@@ -139,7 +139,7 @@ func TestProcesses_FillTheStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			underLoad(t, cluster.Shape{NATS: limit.server, Flags: brief()}, func(ctx context.Context, c *cluster.Cluster) {
+			underLoad(t, cluster.Shape{Plain: true, NATS: limit.server, Flags: brief()}, func(ctx context.Context, c *cluster.Cluster) {
 				limit.fill(ctx, t, c)
 				waitReadiness(ctx, t, c, 503, "the log is full")
 				busy(ctx, t, c, "the stream is full")

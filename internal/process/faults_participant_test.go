@@ -10,7 +10,7 @@ import (
 
 // apart is the shape in which inventory and payment each have a database of their own.
 func apart() cluster.Shape {
-	return cluster.Shape{Outbox: 1, Worker: 1, Flags: brief(), Participants: []cluster.Participant{
+	return cluster.Shape{Plain: true, Outbox: 1, Worker: 1, Flags: brief(), Participants: []cluster.Participant{
 		{Name: "stock", Consumers: []string{"inventory"}}, {Name: "money", Consumers: []string{"payment"}},
 	}}
 }

@@ -53,7 +53,7 @@ func TestProcesses_GoBackWithTheDatabase(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), faultsTimeout)
 			defer cancel()
 			server := pgtest.NewServer(t)
-			c := cluster.Start(t, cluster.Shape{Database: server.NewDatabase(), Flags: brief()})
+			c := cluster.Start(t, cluster.Shape{Plain: true, Database: server.NewDatabase(), Flags: brief()})
 			loaded, stop := context.WithCancel(ctx)
 			defer stop()
 			wait := c.Load(loaded, clients)

@@ -12,6 +12,9 @@ import (
 // faultsTimeout bounds a whole run: load, faults, and the way of everything to its end.
 const faultsTimeout = 4 * time.Minute
 
+// Kills, pauses, restarts, and the loss of broker and database run processes with the race detector, where the tests are
+// built with it. Clusters of NATS, full streams, restored databases and participants apart run plain ones.
+
 // clients is how many post at a time.
 const clients = 8
 
