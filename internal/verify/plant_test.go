@@ -142,7 +142,7 @@ where type = 'order.placed' and key = '$declined'`,
 		rules: []string{"relay_ahead"},
 	},
 	{
-		name: "relay of another log", sql: `insert into relay_progress values ('inventory', 0, 1, 1, '` + stranger + `', 1, 1), ('inventory', 1, 1, 1, '` + stranger + `', 1, 1)`,
+		name: "relay of another log", sql: `insert into relay_progress select topic, lane, 1, 1, '` + stranger + `', 1, 1 from log_head where topic = 'inventory'`,
 		id: "inventory/", rules: []string{"relay_elsewhere"},
 	},
 	{
