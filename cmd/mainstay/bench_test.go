@@ -21,6 +21,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/bench"
 	"github.com/mainstay-io/mainstay/internal/process/benchmark"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
@@ -229,7 +230,7 @@ func TestBench_OnANATSServer(t *testing.T) {
 	wantEnd(t, p, temporary, app.ExitConflict)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s.wantEnd(ctx, t, s.place(ctx, t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
+	s.wantEnd(ctx, t, s.place(ctx, t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
 }
 
 // A running system is measured through its addresses, and an order that cannot be confirmed is a fault.

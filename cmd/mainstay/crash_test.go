@@ -16,7 +16,7 @@ import (
 
 	_ "modernc.org/sqlite" // the driver
 
-	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
@@ -62,19 +62,15 @@ func runCommand(t testing.TB, bin string, args ...string) {
 
 func survive(t *testing.T, bin string, serveArgs, verifyArgs []string, driver, source string) {
 	t.Helper()
-	http, ops := freeAddr(t), freeAddr(t)
+	http, ops := proc.FreeAddr(t), proc.FreeAddr(t)
 	args := slices.Concat([]string{"serve", "--http", http, "--ops", ops, "--call-timeout", "300ms", "--step-timeout", "1s", "--order-deadline", "3m"}, serveArgs)
 	start := func() *server { return waitServer(t, proc.Start(t, bin, args...)) }
 	s := start()
-	blind, err := client.New(client.Config{URL: s.URL, OpsURL: s.OpsURL, Attempts: 10_000, Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer blind.Close()
-	j := newJournal(t)
+	blind := load.Blind(t, s.URL, s.OpsURL)
+	j := load.NewJournal(t)
 	loading, stopLoad := context.WithCancel(t.Context())
 	defer stopLoad()
-	waitLoad := load(loading, t, blind, j, 12)
+	waitLoad := load.Run(loading, t, j, 12, blind)
 	seen := map[string]float64{}
 	overlapped := 0
 	for range kills(t) {
@@ -91,7 +87,7 @@ func survive(t *testing.T, bin string, serveArgs, verifyArgs []string, driver, s
 	linger(t, time.Second)
 	stopLoad()
 	waitLoad()
-	ids := j.accepted()
+	ids := j.Accepted()
 	for _, id := range ids {
 		if o, err := s.Await(t.Context(), id, 3*time.Minute); err != nil || !o.Ended() {
 			t.Fatalf("order %s did not end: %+v, error %v", id, o, err)
@@ -100,7 +96,7 @@ func survive(t *testing.T, bin string, serveArgs, verifyArgs []string, driver, s
 	for name, v := range counters(t.Context(), s.OpsURL, "mainstay_") {
 		seen[name] += v
 	}
-	out := verify(t, append(slices.Clone(verifyArgs), "--journal", j.path)...)
+	out := verify(t, append(slices.Clone(verifyArgs), "--journal", j.Path())...)
 	t.Logf("%d orders of %.1f messages, %d of %d kills met sagas in flight\n%s", len(ids), messagesPerOrder(t, driver, source), overlapped, kills(t), out)
 	conclusive(t, seen, overlapped)
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgproxy"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
@@ -22,25 +22,21 @@ func TestServe_SurvivesCutCommits(t *testing.T) {
 	runCommand(t, bin, "migrate", "up", "--database", url, "--lanes", "4")
 	p := pgproxy.Start(t, url)
 	s := startServer(t, bin, "--data", t.TempDir(), "--database", p.URL(), "--call-timeout", "300ms", "--step-timeout", "1s", "--order-deadline", "3m")
-	blind, err := client.New(client.Config{URL: s.URL, OpsURL: s.OpsURL, Attempts: 10_000, Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer blind.Close()
+	blind := load.Blind(t, s.URL, s.OpsURL)
 	hits := newHits()
 	p.Cut(hits.choose)
-	j := newJournal(t)
+	j := load.NewJournal(t)
 	loading, stopLoad := context.WithTimeout(t.Context(), 6*time.Second)
 	defer stopLoad()
-	load(loading, t, blind, j, 12)()
-	ids := j.accepted()
+	load.Run(loading, t, j, 12, blind)()
+	ids := j.Accepted()
 	for _, id := range ids {
 		if o, err := s.Await(t.Context(), id, 3*time.Minute); err != nil || !o.Ended() {
 			t.Fatalf("order %s did not end: %+v, error %v", id, o, err)
 		}
 	}
 	p.Cut(nil)
-	out := verify(t, "--database", url, "--journal", j.path)
+	out := verify(t, "--database", url, "--journal", j.Path())
 	t.Logf("%d orders, %d commits, cut by work and way: %v\n%s", len(ids), p.Commits(), hits.by, out)
 	hits.conclusive(t)
 }

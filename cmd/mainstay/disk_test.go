@@ -15,6 +15,7 @@ import (
 
 	"github.com/mainstay-io/mainstay/internal/client"
 	"github.com/mainstay-io/mainstay/internal/problem"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
 
@@ -82,7 +83,7 @@ func TestServe_LivesThroughAFullDisk(t *testing.T) {
 	bin, dir, ballast := proc.Build(t, "./cmd/mainstay"), filepath.Join(disk, "data"), filepath.Join(disk, "ballast")
 	writeFile(t, ballast, make([]byte, 14<<20))
 	s := startServer(t, bin, "--data", dir)
-	j := newJournal(t)
+	j := load.NewJournal(t)
 	fillDisk(ctx, t, s, j)
 	wantNotReady(ctx, t, s)
 	if err := os.Remove(ballast); err != nil {
@@ -91,29 +92,29 @@ func TestServe_LivesThroughAFullDisk(t *testing.T) {
 	healing, stop := context.WithTimeout(ctx, time.Minute)
 	defer stop()
 	wantReady(healing, t, s)
-	for _, id := range j.accepted() {
+	for _, id := range j.Accepted() {
 		s.wantEnd(healing, t, id, "confirmed")
 	}
-	s.wantEnd(healing, t, s.place(healing, t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
-	out := verify(t, "--data", dir, "--journal", j.path)
-	t.Logf("%d orders\n%s", len(j.accepted()), out)
+	s.wantEnd(healing, t, s.place(healing, t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
+	out := verify(t, "--data", dir, "--journal", j.Path())
+	t.Logf("%d orders\n%s", len(j.Accepted()), out)
 }
 
 // fillDisk posts orders from several clients until the server has refused a number of them in a row, and so the disk is full.
-func fillDisk(ctx context.Context, t testing.TB, s *server, j *journal) {
+func fillDisk(ctx context.Context, t testing.TB, s *server, j *load.Journal) {
 	t.Helper()
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
 			for refusals := 0; refusals < 20 && ctx.Err() == nil; {
 				key := client.NewKey()
-				a := post(ctx, t, s.URL, encoded(t, anOrder("tok_ok", "mug-red")), "Idempotency-Key", key)
+				a := post(ctx, t, s.URL, encoded(t, load.OrderOf("tok_ok", "mug-red")), "Idempotency-Key", key)
 				if a.status == http.StatusAccepted {
 					var o client.Order
 					if err := json.Unmarshal(a.body, &o); err != nil {
 						t.Error(err)
 					}
-					j.add(t, key, o.ID)
+					j.Add(t, key, o.ID)
 					refusals = 0
 					continue
 				}

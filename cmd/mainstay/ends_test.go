@@ -10,6 +10,7 @@ import (
 
 	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
 	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
@@ -47,7 +48,7 @@ func wantEveryEnd(t testing.TB, s *server) {
 	var all sync.WaitGroup
 	for _, c := range ends() {
 		all.Go(func() {
-			o := anOrder(c.token, c.sku)
+			o := load.OrderOf(c.token, c.sku)
 			o.Shipping.Country = c.country
 			placed, err := s.PlaceOrder(ctx, client.NewKey(), o)
 			if err != nil {
@@ -134,7 +135,7 @@ func brokerFlags(t testing.TB, broker string) []string {
 	case "embedded":
 		return nil
 	case "external":
-		addr := freeAddr(t)
+		addr := proc.FreeAddr(t)
 		srv, err := natsembed.Start(t.Context(), natsembed.Config{Dir: t.TempDir(), Listen: addr})
 		if err != nil {
 			t.Fatal(err)
@@ -152,8 +153,8 @@ func TestServe_Deadline(t *testing.T) {
 	t.Parallel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir, "--step-timeout", "200ms", "--order-deadline", "2s", "--call-timeout", "5s")
-	late := s.place(t.Context(), t, anOrder("tok_timeout", "mug-red"))
-	s.wantEnd(t.Context(), t, s.place(t.Context(), t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
+	late := s.place(t.Context(), t, load.OrderOf("tok_timeout", "mug-red"))
+	s.wantEnd(t.Context(), t, s.place(t.Context(), t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
 	s.wantEnd(t.Context(), t, late.ID, "cancelled deadline_exceeded")
 	if stock, err := s.Stock(t.Context(), "mug-red"); err != nil || stock.Shipped != 2 || stock.Reserved != 0 {
 		t.Errorf("stock of mug-red: %+v, error %v; want 2 shipped and nothing reserved", stock, err)

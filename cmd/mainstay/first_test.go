@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
 
@@ -16,7 +17,7 @@ func TestServe_KeepsOrdersAcrossKill(t *testing.T) {
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 
 	s := startServer(t, bin, "--data", dir)
-	good, bad := s.place(ctx, t, anOrder("tok_ok", "mug-red")), s.place(ctx, t, anOrder("tok_declined", "mug-red"))
+	good, bad := s.place(ctx, t, load.OrderOf("tok_ok", "mug-red")), s.place(ctx, t, load.OrderOf("tok_declined", "mug-red"))
 	s.wantEnd(ctx, t, good.ID, "confirmed")
 	s.wantEnd(ctx, t, bad.ID, "cancelled card_declined")
 	s.Kill()

@@ -18,6 +18,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/client"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/problem"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
 
@@ -27,8 +28,8 @@ func TestServe_AnswersAKeyOnce(t *testing.T) {
 	defer cancel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir)
-	body := encoded(t, anOrder("tok_ok", "mug-red"))
-	other := encoded(t, anOrder("tok_ok", "mug-blue"))
+	body := encoded(t, load.OrderOf("tok_ok", "mug-red"))
+	other := encoded(t, load.OrderOf("tok_ok", "mug-blue"))
 
 	first := post(ctx, t, s.URL, body, "Idempotency-Key", "k-1")
 	var placed client.Order
@@ -70,7 +71,7 @@ func TestServe_TakesARaceForAKeyOnce(t *testing.T) {
 	defer cancel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir)
-	body := encoded(t, anOrder("tok_ok", "mug-red"))
+	body := encoded(t, load.OrderOf("tok_ok", "mug-red"))
 	const rounds, clients = 5, 64
 	for range rounds {
 		key, gate := client.NewKey(), make(chan struct{})
@@ -115,7 +116,7 @@ func TestServe_TellsEveryMistake(t *testing.T) {
 	defer cancel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir)
-	good := string(encoded(t, anOrder("tok_ok", "mug-red")))
+	good := string(encoded(t, load.OrderOf("tok_ok", "mug-red")))
 	for name, c := range map[string]struct {
 		body     string
 		code     problem.Code
@@ -164,7 +165,7 @@ func TestServe_ShedsWhatIsTooMuch(t *testing.T) {
 	defer cancel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir, "--in-flight", "2")
-	j, body := newJournal(t), encoded(t, anOrder("tok_ok", "mug-red"))
+	j, body := load.NewJournal(t), encoded(t, load.OrderOf("tok_ok", "mug-red"))
 	wantReady(ctx, t, s)
 	slow := openSlowly(ctx, t, s.URL, body) // two requests that are in flight until they are let go
 	probe(ctx, t, s.OpsURL+"/livez")
@@ -186,19 +187,19 @@ func TestServe_ShedsWhatIsTooMuch(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			key := client.NewKey()
-			placed, err := stubborn.PlaceOrder(ctx, key, anOrder("tok_ok", "mug-red"))
+			placed, err := stubborn.PlaceOrder(ctx, key, load.OrderOf("tok_ok", "mug-red"))
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			j.add(t, key, placed.ID)
+			j.Add(t, key, placed.ID)
 		})
 	}
 	all.Wait()
-	for _, id := range j.accepted() {
+	for _, id := range j.Accepted() {
 		s.wantEnd(ctx, t, id, "confirmed")
 	}
-	verify(t, "--data", dir, "--journal", j.path)
+	verify(t, "--data", dir, "--journal", j.Path())
 }
 
 // openSlowly begins two posts whose bodies do not end, and returns when the server has read their beginning. The
@@ -278,7 +279,7 @@ func TestServe_AnswersAWaiter(t *testing.T) {
 	defer cancel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir, "--call-timeout", "2s")
-	quick, slow := s.place(ctx, t, anOrder("tok_ok", "mug-red")), s.place(ctx, t, anOrder("tok_timeout", "mug-red"))
+	quick, slow := s.place(ctx, t, load.OrderOf("tok_ok", "mug-red")), s.place(ctx, t, load.OrderOf("tok_timeout", "mug-red"))
 	wait := func(id string, wait time.Duration, status string, least, most time.Duration) {
 		t.Helper()
 		began := clock.Start()

@@ -15,7 +15,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
 
@@ -29,21 +29,17 @@ func TestServe_SurvivesPowerCuts(t *testing.T) {
 	t.Parallel()
 	d := newDisk(t)
 	bin, data := proc.Build(t, "./cmd/mainstay"), filepath.Join(d.dir, "data")
-	http, ops := freeAddr(t), freeAddr(t)
+	http, ops := proc.FreeAddr(t), proc.FreeAddr(t)
 	start := func() *server {
 		return waitServer(t, proc.Start(t, bin, "serve", "--data", data, "--http", http, "--ops", ops,
 			"--call-timeout", "300ms", "--step-timeout", "1s", "--order-deadline", "3m"))
 	}
 	s := start()
-	blind, err := client.New(client.Config{URL: s.URL, OpsURL: s.OpsURL, Attempts: 10_000, Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer blind.Close()
-	j := newJournal(t)
+	blind := load.Blind(t, s.URL, s.OpsURL)
+	j := load.NewJournal(t)
 	loading, stopLoad := context.WithCancel(t.Context())
 	defer stopLoad()
-	waitLoad := load(loading, t, blind, j, 12)
+	waitLoad := load.Run(loading, t, j, 12, blind)
 	overlapped, refilled := 0, 0
 	for range powerCuts {
 		linger(t, time.Duration(1000+rand.IntN(1500))*time.Millisecond)
@@ -61,13 +57,13 @@ func TestServe_SurvivesPowerCuts(t *testing.T) {
 	}
 	stopLoad()
 	waitLoad()
-	ids := j.accepted()
+	ids := j.Accepted()
 	for _, id := range ids {
 		if o, err := s.Await(t.Context(), id, 3*time.Minute); err != nil || !o.Ended() {
 			t.Fatalf("order %s did not end: %+v, error %v", id, o, err)
 		}
 	}
-	out := verify(t, "--data", data, "--journal", j.path)
+	out := verify(t, "--data", data, "--journal", j.Path())
 	t.Logf("%d orders, %d power cuts: %d met sagas in flight, after %d the broker had lost messages\n%s", len(ids), powerCuts, overlapped, refilled, out)
 	if overlapped == 0 || refilled == 0 {
 		t.Errorf("inconclusive: of %d power cuts %d met sagas in flight, after %d the broker had lost messages", powerCuts, overlapped, refilled)

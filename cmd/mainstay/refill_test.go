@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
 
@@ -35,13 +36,13 @@ func refill(t *testing.T, bin string, spoil func(t *testing.T, store, older stri
 	dir, older := t.TempDir(), filepath.Join(t.TempDir(), "older")
 	store := filepath.Join(dir, "nats")
 	s := startServer(t, bin, "--data", dir)
-	early := s.place(ctx, t, anOrder("tok_ok", "mug-red"))
+	early := s.place(ctx, t, load.OrderOf("tok_ok", "mug-red"))
 	s.wantEnd(ctx, t, early.ID, "confirmed")
 	stop(ctx, t, s)
 	copyDir(t, store, older)
 
 	s = startServer(t, bin, "--data", dir, "--call-timeout", "30s") // so that tok_timeout stays in flight
-	j := newJournal(t)
+	j := load.NewJournal(t)
 	loading, stopLoad := context.WithCancel(ctx)
 	defer stopLoad()
 	blind, err := client.New(client.Config{URL: s.URL})
@@ -49,8 +50,8 @@ func refill(t *testing.T, bin string, spoil func(t *testing.T, store, older stri
 		t.Fatal(err)
 	}
 	defer blind.Close()
-	waitLoad := load(loading, t, blind, j, 8)
-	for len(j.accepted()) < 150 && !t.Failed() {
+	waitLoad := load.Run(loading, t, j, 8, blind)
+	for len(j.Accepted()) < 150 && !t.Failed() {
 		linger(t, 10*time.Millisecond)
 	}
 	stopLoad()
@@ -62,18 +63,18 @@ func refill(t *testing.T, bin string, spoil func(t *testing.T, store, older stri
 	spoil(t, store, older)
 
 	s = startServer(t, bin, "--data", dir, "--call-timeout", "300ms")
-	for _, id := range j.accepted() {
+	for _, id := range j.Accepted() {
 		if o, err := s.Await(ctx, id, time.Minute); err != nil || !o.Ended() {
 			t.Fatalf("order %s did not end: %+v, error %v", id, o, err)
 		}
 	}
 	s.wantEnd(ctx, t, early.ID, "confirmed")
-	s.wantEnd(ctx, t, s.place(ctx, t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
+	s.wantEnd(ctx, t, s.place(ctx, t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
 	wantReady(ctx, t, s)
 	if log := s.Stderr(); !strings.Contains(log, `"level":"WARN","msg":"broker lost messages, refilling"`) {
 		t.Errorf("nothing was said of a refill:\n%s", log)
 	}
-	verify(t, "--data", dir, "--journal", j.path)
+	verify(t, "--data", dir, "--journal", j.Path())
 }
 
 func remove(t testing.TB, dir string) {

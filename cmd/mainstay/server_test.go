@@ -55,15 +55,6 @@ func wantLine(ctx context.Context, t testing.TB, p *proc.Process, re *regexp.Reg
 	return match[1]
 }
 
-// anOrder is two mugs for Ada.
-func anOrder(token, sku string) client.NewOrder {
-	return client.NewOrder{
-		CustomerID: "c-1", Currency: "EUR", Lines: []client.Line{{SKU: sku, Quantity: 2, UnitPrice: 1250}},
-		Payment:  client.Payment{Token: token},
-		Shipping: client.Shipping{Name: "Ada", Line1: "1 Main St", City: "Paris", PostalCode: "75001", Country: "FR"},
-	}
-}
-
 // place posts an order under a fresh key.
 func (s *server) place(ctx context.Context, t testing.TB, o client.NewOrder) client.Placed {
 	t.Helper()

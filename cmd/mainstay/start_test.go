@@ -14,6 +14,7 @@ import (
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 	"github.com/mainstay-io/mainstay/migrations"
@@ -49,13 +50,13 @@ func TestServe_RefusesADirectoryInUse(t *testing.T) {
 	defer cancel()
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	first := startServer(t, bin, "--data", dir)
-	before := first.place(ctx, t, anOrder("tok_ok", "mug-red"))
+	before := first.place(ctx, t, load.OrderOf("tok_ok", "mug-red"))
 	says := []string{fmt.Sprintf(`^error: the data directory %s is in use by another mainstay \(process %d\)`, dir, first.PID())}
 	for range 3 {
 		refused(t, bin, app.ExitConflict, says, append(anyPorts(), "--data", dir)...)
 	}
 	first.wantEnd(ctx, t, before.ID, "confirmed")
-	first.wantEnd(ctx, t, first.place(ctx, t, anOrder("tok_declined", "mug-red")).ID, "cancelled card_declined")
+	first.wantEnd(ctx, t, first.place(ctx, t, load.OrderOf("tok_declined", "mug-red")).ID, "cancelled card_declined")
 	if ready, err := first.Ready(ctx); err != nil || !ready.Ready {
 		t.Errorf("the first one is disturbed: %+v, error %v", ready, err)
 	}
@@ -86,7 +87,7 @@ func TestServe_TakenPorts(t *testing.T) {
 			t.Errorf("want %q in:\n%s", want, s.Stdout())
 		}
 	}
-	id := s.place(t.Context(), t, anOrder("tok_ok", "mug-red")).ID
+	id := s.place(t.Context(), t, load.OrderOf("tok_ok", "mug-red")).ID
 	s.wantEnd(t.Context(), t, id, "confirmed")
 
 	for _, flag := range []string{"--http", "--ops"} {
@@ -103,7 +104,7 @@ func stopped(t *testing.T) (bin, dir string) {
 	t.Helper()
 	bin, dir = proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	s := startServer(t, bin, "--data", dir)
-	s.wantEnd(t.Context(), t, s.place(t.Context(), t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
+	s.wantEnd(t.Context(), t, s.place(t.Context(), t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
 	s.Kill()
 	return bin, dir
 }
@@ -181,13 +182,13 @@ func TestServe_RefusesAPostgresSchema(t *testing.T) {
 
 	execSQL(t, "pgx", url, `update compatibility set oldest = $1`, oldest)
 	s := startServer(t, bin, "--data", dir, "--database", url)
-	s.wantEnd(t.Context(), t, s.place(t.Context(), t, anOrder("tok_ok", "mug-red")).ID, "confirmed")
+	s.wantEnd(t.Context(), t, s.place(t.Context(), t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
 	verify(t, "--database", url)
 }
 
 func TestServe_SaysThatAServerIsDown(t *testing.T) {
 	t.Parallel()
-	bin, nobody := proc.Build(t, "./cmd/mainstay"), freeAddr(t)
+	bin, nobody := proc.Build(t, "./cmd/mainstay"), proc.FreeAddr(t)
 	for flag, url := range map[string]string{"--database": "postgres://me:s3cret@" + nobody + "/orders", "--broker": "nats://me:s3cret@" + nobody} {
 		t.Run(flag, func(t *testing.T) {
 			t.Parallel()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mainstay-io/mainstay/internal/client"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
@@ -53,26 +54,22 @@ func TestServe_StopsUnderLoad(t *testing.T) {
 
 func stopUnderLoad(t *testing.T, bin string, serve, check []string) {
 	t.Helper()
-	http, ops := freeAddr(t), freeAddr(t)
+	http, ops := proc.FreeAddr(t), proc.FreeAddr(t)
 	start := func() *server {
 		return waitServer(t, proc.Start(t, bin, slices.Concat([]string{
 			"serve", "--http", http, "--ops", ops, "--call-timeout", "300ms", "--shutdown-grace", grace.String(),
 		}, serve)...))
 	}
 	s := start()
-	stubborn, err := client.New(client.Config{URL: s.URL, Attempts: 10_000, Backoff: 5 * time.Millisecond, MaxBackoff: 50 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stubborn.Close()
-	j := newJournal(t)
+	stubborn := load.Blind(t, s.URL, s.OpsURL)
+	j := load.NewJournal(t)
 	loading, stopLoad := context.WithCancel(t.Context())
 	defer stopLoad()
-	waitLoad := load(loading, t, stubborn, j, 12)
+	waitLoad := load.Run(loading, t, j, 12, stubborn)
 	var longest time.Duration
 	for range 4 {
-		more := len(j.accepted()) + 50
-		for len(j.accepted()) < more && !t.Failed() {
+		more := len(j.Accepted()) + 50
+		for len(j.Accepted()) < more && !t.Failed() {
 			linger(t, 10*time.Millisecond)
 		}
 		longest = max(longest, stop(t.Context(), t, s))
@@ -83,13 +80,13 @@ func stopUnderLoad(t *testing.T, bin string, serve, check []string) {
 	}
 	stopLoad()
 	waitLoad()
-	for _, id := range j.accepted() {
+	for _, id := range j.Accepted() {
 		if o, err := s.Await(t.Context(), id, time.Minute); err != nil || !o.Ended() {
 			t.Fatalf("order %s did not end: %+v, error %v", id, o, err)
 		}
 	}
-	out := verify(t, append(check, "--journal", j.path, "--journal-complete")...)
-	t.Logf("%d orders, the longest stop took %v\n%s", len(j.accepted()), longest, out)
+	out := verify(t, append(check, "--journal", j.Path(), "--journal-complete")...)
+	t.Logf("%d orders, the longest stop took %v\n%s", len(j.Accepted()), longest, out)
 }
 
 // TestServe_LetsWaitersGo stops a server on which requests wait for the end of an order: all are answered promptly
@@ -101,7 +98,7 @@ func TestServe_LetsWaitersGo(t *testing.T) {
 	bin, dir := proc.Build(t, "./cmd/mainstay"), t.TempDir()
 	flags := []string{"--data", dir, "--shutdown-grace", grace.String()}
 	s := startServer(t, bin, append(flags, "--call-timeout", "1m", "--order-deadline", "5m")...)
-	slow := s.place(ctx, t, anOrder("tok_timeout", "mug-red")) // its first call takes a minute
+	slow := s.place(ctx, t, load.OrderOf("tok_timeout", "mug-red")) // its first call takes a minute
 	const waiters = 200
 	var all, sent sync.WaitGroup
 	sent.Add(waiters)
