@@ -83,7 +83,7 @@ func TestBench_RefusesWhatCannotBeMeasured(t *testing.T) {
 		"bench ingest --ops-url http://h":                "goes with --url",
 		"bench ingest --url http://h --lanes 4":          "--lanes is about a system that is started",
 		"bench order --url h":                            "is not the URL of a server",
-		"bench order --database mysql://x":               "--database: must be empty or begin with",
+		"bench order --database mysql://x":               "--database: must begin with",
 		"bench relay --broker database":                  "nothing to relay",
 		"bench relay --messages 0":                       "--messages must be",
 		"bench hop --payload 1":                          "--payload must be",

@@ -168,7 +168,7 @@ func TestUsage_MistakesAreNamed(t *testing.T) {
 		"misspelled flag":   {[]string{"serve", "--databse", "x"}, `unknown flag: --databse; did you mean "--database"?`},
 		"no such form":      {[]string{"version", "-o", "yaml"}, "must be table or json"},
 		"configuration":     {[]string{"serve", "--in-flight", "x"}, "--in-flight: must be a whole number"},
-		"two of a kind":     {[]string{"verify", "--database", "mysql://x"}, "--database: must be empty or begin with"},
+		"two of a kind":     {[]string{"verify", "--database", "mysql://x"}, "--database: must begin with"},
 		"no URL":            {[]string{"order", "get", "x", "--url", "here"}, `"here" is not the URL of a server`},
 		"one URL of two":    {[]string{"demo", "--url", "http://h"}, "ops-url"},
 		"not a duration":    {[]string{"order", "get", "x", "--wait", "long"}, "--wait"},

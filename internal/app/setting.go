@@ -179,7 +179,7 @@ func oneOfSchemes(words ...string) func(string) error {
 		for _, one := range splitURLs(s) {
 			scheme, _, found := strings.Cut(one, ":")
 			if !found || !slices.Contains(words, scheme) {
-				return fmt.Errorf("must be empty or begin with one of %s", strings.Join(words, ", "))
+				return fmt.Errorf("must begin with one of %s", strings.Join(words, ", "))
 			}
 		}
 		return nil

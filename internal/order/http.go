@@ -103,6 +103,11 @@ func (h *HTTP) post(w http.ResponseWriter, r *http.Request) {
 			"send an Idempotency-Key of 1 to 255 visible ASCII characters, fresh for every intention"))
 		return
 	}
+	if r.URL.RawQuery != "" {
+		problem.Write(w, r, problem.New(problem.BadRequest,
+			"an order is posted without query parameters: to wait for its end, GET it with ?wait=30s under the answer's Location"))
+		return
+	}
 	s, p := h.submission(w, r, key)
 	if p != nil {
 		problem.Write(w, r, p)

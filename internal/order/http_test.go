@@ -174,6 +174,15 @@ func (f *fakes) do(t *testing.T, method, target, body string, header ...string) 
 	return w
 }
 
+func TestPost_RefusesAQuery(t *testing.T) {
+	t.Parallel()
+	f := &fakes{}
+	w := f.do(t, "POST", "/v1/orders?wait=30s", good, "Idempotency-Key", "k-1")
+	if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "GET it with ?wait=30s") || len(f.taken) > 0 {
+		t.Fatalf("%d %s, handed in: %d", w.Code, w.Body, len(f.taken))
+	}
+}
+
 func TestPost_AnswersWithTheOrder(t *testing.T) {
 	t.Parallel()
 	f := &fakes{}

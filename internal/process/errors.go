@@ -13,7 +13,7 @@ import (
 
 // ExplainPostgres tells an operator what to do about an error of opening the configured PostgreSQL database.
 func ExplainPostgres(err error, cfg app.Config) error {
-	url := cfg.Database
+	url, named := cfg.Database, cmp.Or(cfg.Origin("database").Name, "--database")
 	var (
 		schema *postgres.SchemaError
 		unsafe *postgres.UnsafeError
@@ -31,8 +31,14 @@ func ExplainPostgres(err error, cfg app.Config) error {
 	case postgres.BadURL(err) != nil:
 		return app.Errorf(app.ExitUsage, "A database URL is postgres://USER:PASSWORD@HOST/NAME.",
 			"reading the database URL %s: %w", app.Redact(url), oneLine(postgres.BadURL(err)))
+	case postgres.NoDatabase(err):
+		return app.Errorf(app.ExitNotFound, "Create it with `createdb`, then `mainstay migrate up"+sameDatabase(cfg)+" makes its schema.",
+			"connecting to the database %s: %w", app.Redact(url), oneLine(cmp.Or(postgres.Unreachable(err), err)))
+	case postgres.NoAccess(err):
+		return app.Errorf(app.ExitUnreachable, "Check the user and the password in "+named+", and the server's pg_hba.conf.",
+			"connecting to the database %s: %w", app.Redact(url), oneLine(cmp.Or(postgres.Unreachable(err), err)))
 	case postgres.Unreachable(err) != nil:
-		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that "+cmp.Or(cfg.Origin("database").Name, "--database")+" names it.",
+		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that "+named+" names it.",
 			"connecting to the database %s: %w", app.Redact(url), oneLine(postgres.Unreachable(err)))
 	default:
 		return fmt.Errorf("opening the database %s: %w", app.Redact(url), err)

@@ -2,6 +2,7 @@ package process_test
 
 import (
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,12 +18,12 @@ import (
 // TestOpenPostgres_RefusesUnsafeDurability sees the setting as its own session does: here it is the URL's.
 func TestOpenPostgres_RefusesUnsafeDurability(t *testing.T) {
 	t.Parallel()
-	url := pgtest.New(t)
+	server := pgtest.New(t)
 	way := "?"
-	if strings.Contains(url, "?") {
+	if strings.Contains(server, "?") {
 		way = "&"
 	}
-	cfg := app.Config{Database: url + way + "synchronous_commit=off"}
+	cfg := app.Config{Database: server + way + "synchronous_commit=off"}
 	_, err := process.OpenPostgres(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if app.ExitCode(t.Context(), err) != app.ExitConflict || !strings.Contains(err.Error(), "synchronous_commit=off") ||
 		!strings.Contains(app.HintOf(err), "--allow-unsafe-durability") {
@@ -38,20 +39,20 @@ func TestOpenPostgres_RefusesUnsafeDurability(t *testing.T) {
 // TestOpenPostgres_SaysHowToMigrate wants a command that means the same database, as it would be typed.
 func TestOpenPostgres_SaysHowToMigrate(t *testing.T) {
 	t.Parallel()
-	url := pgtest.New(t)
+	server := pgtest.New(t)
 	file := filepath.Join(t.TempDir(), "mainstay.yaml")
-	if err := os.WriteFile(file, []byte("database: "+url+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("database: "+server+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for want, load := range map[string]func() (app.Config, error){
 		"`mainstay migrate up` with the same MAINSTAY_DATABASE": func() (app.Config, error) {
-			return config(map[string]string{"MAINSTAY_DATABASE": url})
+			return config(map[string]string{"MAINSTAY_DATABASE": server})
 		},
 		"`mainstay migrate up --config " + file + "`": func() (app.Config, error) {
 			return config(map[string]string{"MAINSTAY_CONFIG": file})
 		},
-		"`mainstay migrate up --database '" + app.Redact(url) + "'`": func() (app.Config, error) {
-			return config(nil, "--database", url)
+		"`mainstay migrate up --database '" + app.Redact(server) + "'`": func() (app.Config, error) {
+			return config(nil, "--database", server)
 		},
 	} {
 		cfg, err := load()
@@ -61,6 +62,35 @@ func TestOpenPostgres_SaysHowToMigrate(t *testing.T) {
 		_, err = process.OpenPostgres(t.Context(), cfg, slog.New(slog.DiscardHandler))
 		if hint := app.HintOf(err); !strings.Contains(hint, want) || strings.Count(err.Error()+hint, "migrate up") != 1 {
 			t.Errorf("got %v, hint %q; want one %s", err, hint, want)
+		}
+	}
+}
+
+// TestOpenPostgres_SaysWhatTheServerLacks asks a server that answers for a database and for a role that it lacks.
+func TestOpenPostgres_SaysWhatTheServerLacks(t *testing.T) {
+	t.Parallel()
+	good := pgtest.New(t)
+	u, err := url.Parse(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	database, role := *u, *u
+	database.Path, role.User = "/nobody_made_it", url.UserPassword("nobody", "s3cret")
+	for name, c := range map[string]struct {
+		url, hint string
+		code      int
+	}{
+		"database": {database.String(), "`createdb`", app.ExitNotFound},
+		"role":     {role.String(), "the user and the password in MAINSTAY_DATABASE", app.ExitUnreachable},
+	} {
+		cfg, err := config(map[string]string{"MAINSTAY_DATABASE": c.url})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = process.OpenPostgres(t.Context(), cfg, slog.New(slog.DiscardHandler))
+		if err == nil || app.ExitCode(t.Context(), err) != c.code || !strings.Contains(app.HintOf(err), c.hint) ||
+			strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: got %v, hint %q", name, err, app.HintOf(err))
 		}
 	}
 }

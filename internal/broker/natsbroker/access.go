@@ -79,6 +79,9 @@ const (
 	// electionPatience is how long a cluster that has just started may take to agree on its leaders.
 	electionPatience = 20 * time.Second
 	electionTick     = 200 * time.Millisecond
+	// answerPatience is for how long one question is waited for meanwhile: a leader that lost its office has taken it
+	// along.
+	answerPatience = 3 * time.Second
 )
 
 // connect opens the connection. It buffers nothing while it is down: a publish fails at once instead of arriving
@@ -142,15 +145,17 @@ func (d *denials) explain(err error) error {
 	return fmt.Errorf("%w: %w", ErrForbidden, *last)
 }
 
-// patiently repeats what fails because a cluster has not yet agreed on its leaders.
-func patiently(ctx context.Context, do func(context.Context) error) error {
+// patiently repeats what fails because a cluster has not yet agreed on its leaders, or what nobody has answered,
+// unless that is because it was forbidden.
+func patiently(ctx context.Context, denied *denials, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, electionPatience)
 	defer cancel()
 	tick := time.NewTicker(electionTick)
 	defer tick.Stop()
 	for {
-		err := do(ctx)
-		if !electing(err) {
+		err := within(ctx, answerPatience, do)
+		unanswered := errors.Is(err, context.DeadlineExceeded) && denied.last.Load() == nil
+		if !unanswered && !electing(err) {
 			return err
 		}
 		select {
@@ -159,6 +164,12 @@ func patiently(ctx context.Context, do func(context.Context) error) error {
 			return err
 		}
 	}
+}
+
+func within(ctx context.Context, limit time.Duration, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return do(ctx)
 }
 
 // electing says whether a server answered that it has to wait for others.

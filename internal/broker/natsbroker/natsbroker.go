@@ -116,7 +116,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, nc: nc, js: js, log: cfg.Logger, denied: denied, stop: stop, stopped: stopped, publishing: make(chan struct{}, 1),
 	}
-	err = patiently(ctx, func(ctx context.Context) error {
+	err = patiently(ctx, denied, func(ctx context.Context) error {
 		_, err := b.currentStream(ctx)
 		return err
 	})

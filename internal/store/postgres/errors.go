@@ -23,10 +23,12 @@ const (
 	codeLockNotAvailable    = "55P03"
 	codeIdleInTransaction   = "25P03"
 	codeReadOnlyTransaction = "25006" // a primary that was demoted
+	codeNoDatabase          = "3D000"
 	codeUndefinedTable      = "42P01"
 	codeUndefinedFunction   = "42883"
 	classConnection         = "08"
 	classResources          = "53" // connections, disk, memory
+	classAccess             = "28" // an unknown user, a wrong password, a host that is not let in
 	classOperator           = "57" // cancelled, shut down, starting up
 	classSystem             = "58" // input and output
 )
@@ -60,6 +62,18 @@ func Unreachable(err error) error {
 		return down
 	}
 	return nil
+}
+
+// NoDatabase tells that the server answers and has no database of that name.
+func NoDatabase(err error) bool {
+	pg := pgError(err)
+	return pg != nil && pg.Code == codeNoDatabase
+}
+
+// NoAccess tells that the server answers and lets this user not in.
+func NoAccess(err error) bool {
+	pg := pgError(err)
+	return pg != nil && pg.Code[:2] == classAccess
 }
 
 // transient tells that the database could not take the transaction now, and that nobody's work is to blame.
