@@ -52,7 +52,7 @@ func TestEngine_SkipsWhatAnotherHistoryHasPublished(t *testing.T) {
 	}}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.store.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
+	if _, err := w.store.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.store.Compared(t.Context(), "open"); err != nil {

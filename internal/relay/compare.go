@@ -87,9 +87,9 @@ func (r *Relay) refuse(ctx context.Context, log mainstay.TopicLane, p Progress, 
 		r.logs[log].fail(err)
 		return nil // it is kept with the log
 	}
-	err := r.open(ctx, Opening{Seen: r.past.Current, Above: tail.Incarnation, Logs: []mainstay.TopicLane{log}, Reason: found})
-	if err != nil {
-		return err
+	opened, err := r.open(ctx, Opening{Seen: r.past.Current, Above: tail.Incarnation, Logs: []mainstay.TopicLane{log}, Reason: found})
+	if err != nil || !opened {
+		return err // where somebody else has opened one, the log is compared anew
 	}
 	if found, err = r.strange(ctx, log, tail); found != "" {
 		r.hopeless[log] = found

@@ -214,14 +214,14 @@ func (d *database) Compared(ctx context.Context, era string) error {
 	return nil
 }
 
-func (d *database) OpenIncarnation(ctx context.Context, o relay.Opening) error {
+func (d *database) OpenIncarnation(ctx context.Context, o relay.Opening) (bool, error) {
 	done, err := d.enter(ctx, "open")
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer done()
 	if o.Seen != d.past.Current {
-		return nil
+		return false, nil
 	}
 	d.past.Current = max(o.Seen, o.Above) + 1
 	past := maps.Clone(d.past.Logs)
@@ -240,7 +240,7 @@ func (d *database) OpenIncarnation(ctx context.Context, o relay.Opening) error {
 		}
 	}
 	d.past.Logs = past
-	return nil
+	return true, nil
 }
 
 func (d *database) Refills(ctx context.Context) ([]relay.Refill, error) {

@@ -63,7 +63,7 @@ func (r *Relay) history(ctx context.Context) (history.Seam, error) {
 // compareAll holds the ends of all logs at the broker against the database, opens an incarnation if one of them is of
 // another history, and then lets workers read.
 func (r *Relay) compareAll(ctx context.Context) error {
-	for opened := false; ; opened = true {
+	for opened := false; ; {
 		o, err := r.strangers(ctx)
 		if err != nil {
 			return err
@@ -75,7 +75,7 @@ func (r *Relay) compareAll(ctx context.Context) error {
 			r.hopeless[o.Logs[0]] = o.Reason
 			return &StrangerError{o.Logs[0], o.Reason}
 		}
-		if err := r.open(ctx, o); err != nil {
+		if opened, err = r.open(ctx, o); err != nil {
 			return err
 		}
 	}
@@ -87,14 +87,15 @@ func (r *Relay) compareAll(ctx context.Context) error {
 	return nil
 }
 
-// open opens an incarnation, and forgets what was settled before.
-func (r *Relay) open(ctx context.Context, o Opening) error {
+// open opens an incarnation, and forgets what was settled before. Opened is false where somebody else was faster: the
+// logs then have to be looked at again, since that one may have been opened for another reason.
+func (r *Relay) open(ctx context.Context, o Opening) (opened bool, err error) {
 	r.cfg.Logger.WarnContext(ctx, "the broker has messages that this database never wrote, as after a restore: a new incarnation begins",
 		slog.Int64("was", o.Seen), slog.String("found", o.Reason))
 	callCtx, cancel := r.call(ctx, "opening an incarnation")
 	defer cancel()
-	if err := r.cfg.Store.OpenIncarnation(callCtx, o); err != nil {
-		return fmt.Errorf("opening an incarnation: %w", err)
+	if opened, err = r.cfg.Store.OpenIncarnation(callCtx, o); err != nil {
+		return false, fmt.Errorf("opening an incarnation: %w", err)
 	}
 	for _, c := range r.logs {
 		c.compared = false
@@ -103,7 +104,7 @@ func (r *Relay) open(ctx context.Context, o Opening) error {
 	if err == nil {
 		r.past = past
 	}
-	return err
+	return opened, err
 }
 
 // strangers looks at the ends of all logs at the broker; the opening that they make necessary has no logs when there is

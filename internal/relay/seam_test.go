@@ -81,6 +81,31 @@ func TestRelay_OpensAnIncarnationBehindABrokerThatIsAhead(t *testing.T) {
 	}
 }
 
+// TestRelay_OpensAgainWhatSomebodyElseHasOpenedWithoutTheLog: the sequencer, which noticed the restore by itself, was
+// faster. That explains nothing of this log, and is no reason to refuse it either.
+func TestRelay_OpensAgainWhatSomebodyElseHasOpenedWithoutTheLog(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 10)
+		_, stop := b.start(t, "a")
+		settle(t, relay.DefaultRecord)
+		stop()
+		b.restore(log, 6)
+		b.db.setFail(func(call string) error {
+			if call == "open" && b.db.past.Current == 1 {
+				b.db.past.Current = 2
+			}
+			return nil
+		})
+		r, stop := b.start(t, "a")
+		defer stop()
+		settle(t, relay.DefaultTTL+relay.DefaultCheck)
+		if err := r.Ready(); err != nil || b.db.past.Current != 3 || !b.db.past.Compared {
+			t.Fatalf("ready says %v, the history is %+v", err, b.db.past)
+		}
+	})
+}
+
 func TestRelay_KnowsWhatAnEarlierIncarnationLeft(t *testing.T) {
 	bubble(t, func(t *testing.T, b *bench) {
 		log := brokertest.Log(0)
@@ -135,7 +160,7 @@ func TestRelay_PublishesWhatWasPublishedInTheIncarnationOfBefore(t *testing.T) {
 		stop()
 		b.db.progress[log] = relay.Progress{TopicLane: log, Incarnation: 1, Sequence: 3, BrokerPosition: 3, MessageID: b.db.logs[log][2].ID}
 		late := relay.Progress{TopicLane: log, Incarnation: 1, Sequence: 6, BrokerPosition: 6, MessageID: b.db.logs[log][5].ID}
-		if err := b.db.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
+		if _, err := b.db.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
 			t.Fatal(err)
 		}
 		b.db.progress[log] = late

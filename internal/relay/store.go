@@ -69,8 +69,8 @@ type Store interface {
 	// Compared notes that log and broker were compared in this era; in another one it does nothing.
 	Compared(ctx context.Context, era string) error
 	// OpenIncarnation lets every log go on in a new incarnation, behind what was published or handled of it. It does
-	// nothing when Seen is not the current one any more.
-	OpenIncarnation(ctx context.Context, o Opening) error
+	// nothing, and answers false, when Seen is not the current one any more.
+	OpenIncarnation(ctx context.Context, o Opening) (opened bool, err error)
 	// Refills reads the refills under way, of every log.
 	Refills(ctx context.Context) ([]Refill, error)
 	// StartRefill begins a refill, or takes the one that is under way back to the given sequence if it is beyond.

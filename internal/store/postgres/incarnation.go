@@ -16,7 +16,8 @@ update sequencer_state set epoch = $1, version = version + 1 where epoch <= $1 r
 	identityQuery = `/* sequencer.identity */ select identity as was, database_identity() as is from meta`
 	openQuery     = `/* sequencer.open_incarnation */
 insert into incarnation (id, topic, lane, first_sequence, reason)
-select $1, topic, lane, last_sequence + 1, $2 from log_head`
+select $1, k.topic, k.lane, coalesce((select last_sequence from log_head h where h.topic = k.topic and h.lane = k.lane), 0) + 1, $2
+from (` + logsUnion + `) as k`
 	adoptQuery     = `/* sequencer.adopt */ update meta set identity = $1`
 	incarnateQuery = `/* sequencer.incarnate */ update sequencer_state set incarnation = $1`
 )

@@ -155,19 +155,19 @@ update lease set epoch = epoch + 1, holder = null, expires_at = null where name 
 )
 
 // OpenIncarnation lets every log go on in a new incarnation, unless somebody has opened one meanwhile.
-func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) error {
+func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) (opened bool, err error) {
 	tx, err := s.db.BeginTxx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
+		return false, fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
 	}
 	defer tx.Rollback() // after the commit it does nothing
-	if err := s.openNext(ctx, tx, o); err != nil {
-		return fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
+	if opened, err = s.openNext(ctx, tx, o); err != nil {
+		return false, fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
+		return false, fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
 	}
-	return nil
+	return opened, nil
 }
 
 // waitForReaders ends when no reader's transaction is under way, so that no place moves until tx ends: one that had
@@ -188,30 +188,30 @@ func (s *Store) waitForReaders(ctx context.Context, tx *sqlx.Tx) error {
 	return err
 }
 
-func (s *Store) openNext(ctx context.Context, tx *sqlx.Tx, o relay.Opening) error {
+func (s *Store) openNext(ctx context.Context, tx *sqlx.Tx, o relay.Opening) (opened bool, err error) {
 	if err := s.waitForReaders(ctx, tx); err != nil {
-		return err
+		return false, err
 	}
 	var next int64
-	err := tx.GetContext(ctx, &next, nextIncarnation, o.Seen, o.Above)
+	err = tx.GetContext(ctx, &next, nextIncarnation, o.Seen, o.Above)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	topics, lanes := make([]string, len(o.Logs)), make([]int, len(o.Logs))
 	for i, log := range o.Logs {
 		topics[i], lanes[i] = log.Topic, log.Lane
 	}
 	if _, err := tx.ExecContext(ctx, openIncarnation, next, text(o.Reason), topics, lanes); err != nil {
-		return err
+		return false, err
 	}
 	if _, err := tx.ExecContext(ctx, relabelLog, next); err != nil {
-		return err
+		return false, err
 	}
 	_, err = tx.ExecContext(ctx, fenceReaders)
-	return err
+	return err == nil, err
 }
 
 const originQuery = `/* check.origin */ select (extract(epoch from created_at) * 1000000)::bigint from meta`

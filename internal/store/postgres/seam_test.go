@@ -27,7 +27,10 @@ func TestOpenIncarnation_WaitsForUnitsUnderWay(t *testing.T) {
 		if _, err := tx.Barriers(ctx, []string{"any"}); err != nil { // begins the transaction
 			return err
 		}
-		go func() { opened <- s.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}) }()
+		go func() {
+			_, err := s.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"})
+			opened <- err
+		}()
 		for !waits(t, s) {
 			select {
 			case err := <-opened:
@@ -88,7 +91,7 @@ func TestReadLog_KnowsAnIncarnationThatAnotherProcessHasOpened(t *testing.T) {
 	if err := s.SaveProgress(t.Context(), save); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
+	if _, err := s.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	send(t, s, message("orders", "k"))

@@ -15,6 +15,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/history"
+	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/outbox"
@@ -369,6 +371,9 @@ func TestSequencer_OpensAnIncarnationAfterAPromotion(t *testing.T) {
 	send(t, s, message("orders", "k"))
 	drain(t, s, l)
 	send(t, s, message("orders", "k"))
+	if err := s.Register(t.Context(), lane.Registration{Consumer: "c", Topics: []string{"unwritten"}}); err != nil {
+		t.Fatal(err)
+	}
 	_, err := pool(t, url).Exec(t.Context(), `update meta set identity = regexp_replace(identity, '/[0-9]+/', '/77/')`)
 	if err != nil {
 		t.Fatal(err)
@@ -391,5 +396,13 @@ from incarnation i join log l using (topic, lane) where l.first_sequence = 2`
 	}
 	if got.Opened != 2 || got.First != 2 || got.Used != 2 {
 		t.Fatalf("%+v, want incarnation 2 from sequence 2 on", got)
+	}
+	// The old one may have written to it since.
+	seam, err := s.Seam(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(history.Log{{ID: 2, First: 1}}, seam.Logs[mainstay.TopicLane{Topic: "unwritten"}]); diff != "" {
+		t.Fatalf("a log with readers only (-want +got):\n%s", diff)
 	}
 }

@@ -100,14 +100,15 @@ from (select topic, lane from log_head union select topic, lane from place where
 )
 
 // OpenIncarnation lets every log go on in a new incarnation, unless somebody has opened one meanwhile.
-func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) error {
+func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) (opened bool, err error) {
 	logs := make([][2]string, len(o.Logs))
 	for i, log := range o.Logs {
 		logs[i] = [2]string{log.Topic, strconv.Itoa(log.Lane)}
 	}
-	err := s.do(ctx, s.drain, func(ctx context.Context, t *tx) error {
+	err = s.do(ctx, s.drain, func(ctx context.Context, t *tx) error {
 		past, err := readHistory(ctx, t)
-		if err != nil || past.Current != o.Seen {
+		opened = err == nil && past.Current == o.Seen
+		if !opened {
 			return err
 		}
 		t.Queue(openIncarnation, max(past.Current, o.Above)+1, t.now.UnixMicro(), o.Reason, array(logs))
@@ -115,17 +116,17 @@ func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("opening an incarnation: %w", err)
+		return false, fmt.Errorf("opening an incarnation: %w", err)
 	}
 	past, err := readHistory(ctx, s.reads)
 	if err != nil {
-		return err
+		return false, err
 	}
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
 	s.past.Store(past)
 	clear(s.tail.logs) // its messages have the incarnation of before
-	return nil
+	return opened, nil
 }
 
 const originQuery = `/* outbox.origin */ select created_at from meta`

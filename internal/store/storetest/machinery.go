@@ -465,8 +465,11 @@ func logIncarnations(t *testing.T, f *Fixture) {
 	reader := f.acquire(t, "c", "w", time.Minute, false, log.Lane)
 	other := mainstay.TopicLane{Topic: "never-written", Lane: 0}
 	o := relay.Opening{Seen: before.Current, Above: before.Current + 3, Logs: []mainstay.TopicLane{other}, Reason: "test"}
-	noError(t, "opening", f.OpenIncarnation(t.Context(), o))
-	noError(t, "opening once more", f.OpenIncarnation(t.Context(), o))
+	for _, want := range []bool{true, false} {
+		opened, err := f.OpenIncarnation(t.Context(), o)
+		noError(t, "opening", err)
+		equal(t, "opened", want, opened)
+	}
 	after, err := f.Seam(t.Context())
 	noError(t, "reading the history", err)
 	equal(t, "the incarnation", before.Current+4, after.Current)
