@@ -1,8 +1,9 @@
 // Package pgproxy stands between a program and PostgreSQL and breaks connections where it hurts most: at COMMIT.
 //
 // It understands as much of the protocol as it takes to see a COMMIT, whether it comes as a simple query, or as a
-// prepared statement that is executed alone or in a pipeline. Cut says which of them are cut, and how; Cuts tells how
-// many were. Everything else passes through unchanged.
+// prepared statement that is executed alone or in a pipeline, and the statements that are a transaction by themselves.
+// Cut and CutAlone say which of them are cut, and how; Cuts tells how many were. Everything else passes through
+// unchanged.
 package pgproxy
 
 import (
@@ -18,7 +19,7 @@ type Fault int
 
 // None lets it pass. Before drops the connection instead of forwarding it, so that the server rolls back. Amid
 // forwards it and drops the client at once, while the server may still be at it. After drops the client when the
-// server has answered, so that the transaction is committed and the client does not know.
+// server has answered, so that the transaction is committed, unless it could not be, and the client does not know.
 const (
 	None Fault = iota
 	Before
@@ -30,8 +31,7 @@ const (
 type Commit struct {
 	// N counts commits of all connections, from 1.
 	N int
-	// Statements are the texts of what the connection has executed since its last commit or rollback, without
-	// this COMMIT.
+	// Statements are the texts of what the transaction has executed, from what began it on, without this COMMIT.
 	Statements []string
 }
 
@@ -44,6 +44,7 @@ type Proxy struct {
 
 	mu      sync.Mutex
 	choose  func(Commit) Fault
+	single  func(statement string) Fault
 	commits int
 	cuts    map[Fault]int
 	resumed chan struct{} // closed unless the proxy is stalled
@@ -82,6 +83,14 @@ func (p *Proxy) Cut(choose func(Commit) Fault) {
 	p.choose = choose
 }
 
+// CutAlone asks choose about each statement outside a transaction from now on, which is one by itself; nil cuts none. It
+// is called by one goroutine at a time.
+func (p *Proxy) CutAlone(choose func(statement string) Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.single = choose
+}
+
 // Every chooses each n-th COMMIT, for the faults in turn.
 func Every(n int, faults ...Fault) func(Commit) Fault {
 	return func(c Commit) Fault {
@@ -92,7 +101,7 @@ func Every(n int, faults ...Fault) func(Commit) Fault {
 	}
 }
 
-// Cuts is how many commits had the fault.
+// Cuts is how many commits, and statements alone, had the fault.
 func (p *Proxy) Cuts(f Fault) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,7 +143,21 @@ func (p *Proxy) commit(statements []string) Fault {
 	if p.choose == nil {
 		return None
 	}
-	f := p.choose(Commit{N: p.commits, Statements: statements})
+	return p.count(p.choose(Commit{N: p.commits, Statements: statements}))
+}
+
+// alone decides on a statement that is a transaction by itself.
+func (p *Proxy) alone(statement string) Fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.single == nil {
+		return None
+	}
+	return p.count(p.single(statement))
+}
+
+// count counts a fault; p.mu is held.
+func (p *Proxy) count(f Fault) Fault {
 	if f != None {
 		p.cuts[f]++
 	}

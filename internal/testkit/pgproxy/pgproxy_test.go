@@ -103,6 +103,86 @@ func TestProxy_CutsEveryKindOfCommit(t *testing.T) {
 	}
 }
 
+func TestProxy_CutsStatementsAlone(t *testing.T) {
+	t.Parallel()
+	for name, mode := range map[string]pgx.QueryExecMode{
+		"simple": pgx.QueryExecModeSimpleProtocol, "prepared": pgx.QueryExecModeCacheStatement, "unnamed": pgx.QueryExecModeExec,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgtest.New(t)
+			direct, p := connect(t, url), pgproxy.Start(t, url)
+			if _, err := direct.Exec(t.Context(), "create table t (n int)"); err != nil {
+				t.Fatal(err)
+			}
+			for _, cut := range []struct {
+				fault     pgproxy.Fault
+				committed int
+			}{{pgproxy.None, 1}, {pgproxy.Before, 1}, {pgproxy.Amid, 2}, {pgproxy.After, 3}} {
+				p.CutAlone(func(statement string) pgproxy.Fault {
+					if strings.HasPrefix(statement, "insert") {
+						return cut.fault
+					}
+					return pgproxy.None
+				})
+				c := connect(t, p.URL())
+				if _, err := c.Exec(t.Context(), "select 1", mode); err != nil {
+					t.Fatal(err)
+				}
+				_, err := c.Exec(t.Context(), "insert into t values (1)", mode)
+				var pg *pgconn.PgError
+				if (cut.fault != pgproxy.None) != (err != nil) || errors.As(err, &pg) {
+					t.Fatalf("way %d: error %v", cut.fault, err)
+				}
+				if cut.fault == pgproxy.After { // it was answered, so it is there
+					wantRows(t, direct, cut.committed)
+				}
+				waitRows(t, direct, cut.committed)
+				if got := p.Cuts(cut.fault); cut.fault != pgproxy.None && got != 1 {
+					t.Errorf("%d cuts in way %d, want 1", got, cut.fault)
+				}
+			}
+			// In a transaction no statement is alone.
+			if err := ways()["pipelined"](t.Context(), connect(t, p.URL())); err != nil {
+				t.Errorf("in a transaction: %v", err)
+			}
+		})
+	}
+}
+
+// wantRows wants the table to have n rows at once.
+func wantRows(t testing.TB, c *pgx.Conn, n int) {
+	t.Helper()
+	var got int
+	if err := c.QueryRow(t.Context(), "select count(*) from t").Scan(&got); err != nil || got != n {
+		t.Errorf("%d rows, error %v; want %d", got, err, n)
+	}
+}
+
+// TestProxy_HidesAFailure cuts commits that the server refuses: the client does not learn that either, and does not
+// wait for it.
+func TestProxy_HidesAFailure(t *testing.T) {
+	t.Parallel()
+	url := pgtest.New(t)
+	direct, p := connect(t, url), pgproxy.Start(t, url)
+	if _, err := direct.Exec(t.Context(), "create table t (n int unique deferrable initially deferred); insert into t values (1)"); err != nil {
+		t.Fatal(err)
+	}
+	for name, way := range ways() {
+		for _, f := range []pgproxy.Fault{pgproxy.Before, pgproxy.Amid, pgproxy.After} {
+			p.Cut(pgproxy.Every(1, f))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			err := way(ctx, connect(t, p.URL()))
+			var pg *pgconn.PgError
+			if err == nil || ctx.Err() != nil || errors.As(err, &pg) {
+				t.Errorf("%s in way %d: %v, want an error of the connection", name, f, err)
+			}
+			cancel()
+		}
+	}
+	wantRows(t, direct, 1)
+}
+
 func TestProxy_TellsWhatIsCommitted(t *testing.T) {
 	t.Parallel()
 	url := pgtest.New(t)

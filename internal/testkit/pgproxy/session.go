@@ -27,7 +27,8 @@ type session struct {
 	client, server net.Conn
 	statements     map[string]string // prepared, by name
 	portals        map[string]string // the statement's text, by portal
-	done           []string          // executed since the last commit
+	open           bool              // a transaction has begun
+	done           []string          // executed in it
 	// fate is the Fault of a commit whose answer must not reach the client.
 	fate atomic.Int32
 }
@@ -90,13 +91,8 @@ func (s *session) startup(from *bufio.Reader) error {
 func (s *session) request(m message, from *bufio.Reader) error {
 	fault := None
 	for _, statement := range s.executes(m) {
-		if isCommit(statement) {
-			fault = s.p.commit(s.done)
-			s.done = nil
-		} else if isRollback(statement) {
-			s.done = nil
-		} else {
-			s.done = append(s.done, statement)
+		if f := s.execute(statement); f != None {
+			fault = f
 		}
 	}
 	if fault == Before {
@@ -107,6 +103,23 @@ func (s *session) request(m message, from *bufio.Reader) error {
 		return err
 	}
 	return s.rest(m, from, fault)
+}
+
+// execute keeps in mind where the connection's transaction is, and asks what is to happen where one is to commit.
+func (s *session) execute(statement string) Fault {
+	done := s.done
+	switch {
+	case isCommit(statement):
+		s.open, s.done = false, nil
+		return s.p.commit(done)
+	case isRollback(statement):
+		s.open, s.done = false, nil
+	case s.open || isBegin(statement):
+		s.open, s.done = true, append(done, statement)
+	default:
+		return s.p.alone(statement)
+	}
+	return None
 }
 
 // rest forwards the remainder of a pipeline, so that the server acts on it, and then waits for nothing or, for After,
@@ -127,7 +140,8 @@ func (s *session) rest(m message, from *bufio.Reader, fault Fault) error {
 	return errCut
 }
 
-// answers forwards what the server sends, until the answer to a commit that was cut.
+// answers forwards what the server sends, until the answer to a commit that was cut. A statement alone says that it is
+// complete before it is committed; after the commit, or the failure of either, the server is ready for the next.
 func (s *session) answers() {
 	defer s.p.drop(s.client, s.server)
 	from := bufio.NewReaderSize(s.server, 1<<16)
@@ -138,11 +152,15 @@ func (s *session) answers() {
 		}
 		s.p.pass()
 		fate := Fault(s.fate.Load())
-		if fate != None && m.kind() == 'C' && bytes.HasPrefix(m.body(), []byte("COMMIT")) {
+		switch {
+		case fate == None:
+			if _, err := s.client.Write(m); err != nil {
+				return
+			}
+		case m.kind() == 'Z':
 			return
-		}
-		if _, err := s.client.Write(m); err != nil && fate == None {
-			return
+		case m.kind() != 'C' && m.kind() != 'E':
+			_, _ = s.client.Write(m) // it may be gone
 		}
 	}
 }
@@ -174,6 +192,11 @@ func isCommit(statement string) bool {
 }
 
 func isRollback(statement string) bool { return firstWord(statement) == "rollback" }
+
+func isBegin(statement string) bool {
+	words := strings.Fields(strings.ToLower(statement))
+	return len(words) > 0 && (words[0] == "begin" || words[0] == "start")
+}
 
 // firstWord is a statement's first word in lower case, without comments before it. A rollback to a savepoint has none.
 func firstWord(statement string) string {
