@@ -43,7 +43,7 @@ func benchCommand(env app.Env, p parts, o *benchmark.Options, short, long string
 		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitConflict, app.ExitPartial, app.ExitUnreachable,
 			app.ExitInterrupted),
 	}
-	app.AddFlags(cmd.Flags(), "database", "broker", "nats_sync", "lanes")
+	app.AddFlags(cmd.Flags(), "database", "broker", "nats_sync", "nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key", "lanes")
 	output := addOutput(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		alone := env

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/nats-io/nkeys"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/bench"
@@ -214,23 +215,50 @@ func TestBench_CtrlCRemovesTheSystem(t *testing.T) {
 	wantEnd(t, p, temporary, app.ExitInterrupted)
 }
 
-// On a NATS server the measured system has a stream while it runs, and never takes another system's.
+// On a NATS server that asks who it is, the measured system has a stream while it runs, and never takes another system's.
 func TestBench_OnANATSServer(t *testing.T) {
 	t.Parallel()
-	url := natstest.New(t).URL()
-	args := []string{"order", "--broker", url, "--clients", "2", "--count", "10", "--warmup", "0s", "-o", "json"}
+	public, seed := newNKey(t)
+	url := natstest.New(t, `authorization { users: [ { nkey: `+public+` } ] }`).URL()
+	p, temporary := startBench(t, "relay", "--broker", url, "--nats-nkey", seed, "--messages", "20", "--warmup", "0", "-o", "json")
+	if r := wantResult(t, p, temporary, app.ExitOK); r.Good != 20 {
+		t.Errorf("measured %+v", r)
+	}
+	args := []string{"order", "--broker", url, "--nats-nkey", seed, "--clients", "2", "--count", "10", "--warmup", "0s", "-o", "json"}
 	for range 2 {
 		p, temporary := startBench(t, args...)
 		if r := wantResult(t, p, temporary, app.ExitOK); r.Good != 10 {
 			t.Errorf("measured %+v", r)
 		}
 	}
-	s := startServer(t, proc.BuildPlain(t, "./cmd/mainstay"), "--data", t.TempDir(), "--broker", url)
-	p, temporary := startBench(t, args...)
+	s := startServer(t, proc.BuildPlain(t, "./cmd/mainstay"), "--data", t.TempDir(), "--broker", url, "--nats-nkey", seed)
+	p, temporary = startBench(t, args...)
 	wantEnd(t, p, temporary, app.ExitConflict)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s.wantEnd(ctx, t, s.place(ctx, t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
+}
+
+// newNKey makes a user of a NATS server, known by its public key, with the seed in a file.
+func newNKey(t *testing.T) (public, file string) {
+	t.Helper()
+	user, err := nkeys.CreateUser()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err = user.PublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := user.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "seed")
+	if err := os.WriteFile(file, seed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return public, file
 }
 
 // A running system is measured through its addresses, and an order that cannot be confirmed is a fault.

@@ -21,6 +21,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/process/carrier"
 	"github.com/mainstay-io/mainstay/internal/relay"
 	"github.com/mainstay-io/mainstay/internal/sequencer"
 	"github.com/mainstay-io/mainstay/internal/store/postgres"
@@ -161,7 +162,10 @@ func (p *place) openBroker(ctx context.Context, cfg app.Config, log *slog.Logger
 		p.closers = append(p.closers, b.Close)
 		return nil
 	}
-	connect := natsbroker.Config{URL: cfg.Broker, Sync: natsbroker.SyncLazy, Logger: log, Prefix: "mainstay-bench-" + strings.ToLower(rand.Text()[:8])}
+	connect := natsbroker.Config{
+		URL: cfg.Broker, Access: carrier.Access(cfg), Sync: natsbroker.SyncLazy, Logger: log,
+		Prefix: "mainstay-bench-" + strings.ToLower(rand.Text()[:8]),
+	}
 	if cfg.Broker == "" {
 		lazy := cfg.NATSSync == "lazy"
 		srv, err := natsembed.Start(ctx, natsembed.Config{Dir: filepath.Join(p.dir, "nats"), Lazy: lazy, Logger: log})
@@ -176,8 +180,7 @@ func (p *place) openBroker(ctx context.Context, cfg app.Config, log *slog.Logger
 	}
 	b, err := natsbroker.Open(ctx, connect)
 	if err != nil {
-		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --broker names it.",
-			"connecting to the broker %s: %w", app.Redact(cfg.Broker), err)
+		return carrier.Explain(err, cfg.Broker)
 	}
 	p.reader, p.publisher = b, b
 	p.closers = append(p.closers, b.Close, func() error { return b.Drop(context.WithoutCancel(ctx)) })

@@ -17,6 +17,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/client"
+	"github.com/mainstay-io/mainstay/internal/process/carrier"
 )
 
 const (
@@ -34,11 +35,12 @@ type system struct {
 	target
 	dir     string
 	scratch *scratch // nil on SQLite
-	stream  string   // the server on which the system makes its stream; "" for an embedded one
-	cmd     *exec.Cmd
-	log     string
-	done    chan struct{} // closed when the process has ended
-	all     sync.WaitGroup
+	// nats is the server on which the system makes its stream; without a URL where it is an embedded one.
+	nats natsbroker.Config
+	cmd  *exec.Cmd
+	log  string
+	done chan struct{} // closed when the process has ended
+	all  sync.WaitGroup
 }
 
 // startSystem starts a system and waits until it is ready.
@@ -53,7 +55,7 @@ func startSystem(ctx context.Context, o Options) (_ *system, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if err := s.claimStream(ctx, o.Config.Broker); err != nil {
+	if err := s.claimStream(ctx, o.Config); err != nil {
 		return nil, err
 	}
 	database := o.Config.Database
@@ -68,19 +70,20 @@ func startSystem(ctx context.Context, o Options) (_ *system, err error) {
 }
 
 // claimStream makes sure that the system will make the stream on that server, and will not find another's.
-func (s *system) claimStream(ctx context.Context, server string) error {
-	if !strings.Contains(server, "://") {
+func (s *system) claimStream(ctx context.Context, cfg app.Config) error {
+	if !strings.Contains(cfg.Broker, "://") {
 		return nil
 	}
-	taken, err := natsbroker.Exists(ctx, natsbroker.Config{URL: server})
+	nats := natsbroker.Config{URL: cfg.Broker, Access: carrier.Access(cfg)}
+	taken, err := natsbroker.Exists(ctx, nats)
 	if err != nil {
-		return app.Errorf(app.ExitUnreachable, "Check that the server runs and that --broker names it.", "%s: %w", app.Redact(server), err)
+		return carrier.Explain(err, cfg.Broker)
 	}
 	if taken {
 		return app.Errorf(app.ExitConflict, "Measure the system that uses it, with --url, or name another server.",
-			"the broker %s has the stream of a system already", app.Redact(server))
+			"the broker %s has the stream of a system already", app.Redact(cfg.Broker))
 	}
-	s.stream = server
+	s.nats = nats
 	return nil
 }
 
@@ -88,7 +91,7 @@ func (s *system) claimStream(ctx context.Context, server string) error {
 func (s *system) dropStream() error {
 	ctx, cancel := context.WithTimeout(context.Background(), dropPatience)
 	defer cancel()
-	b, err := natsbroker.Open(ctx, natsbroker.Config{URL: s.stream})
+	b, err := natsbroker.Open(ctx, s.nats)
 	if err != nil {
 		return fmt.Errorf("deleting the measured system's stream: %w", err)
 	}
@@ -132,7 +135,7 @@ func (s *system) spawn(ctx context.Context, o Options, database string) error {
 		"MAINSTAY_DATABASE="+database, "MAINSTAY_LOG_FORMAT=text")
 	for _, setting := range app.Settings() {
 		switch setting.Name {
-		case "nats_sync", "lanes", "worker_concurrency":
+		case "nats_sync", "lanes", "worker_concurrency", "nats_creds", "nats_nkey", "nats_tls_ca", "nats_tls_cert", "nats_tls_key":
 			cmd.Env = append(cmd.Env, setting.Variable()+"="+setting.Value(o.Config))
 		}
 	}
@@ -232,7 +235,7 @@ func (s *system) close() error {
 	if s.scratch != nil {
 		err = errors.Join(err, s.scratch.drop())
 	}
-	if s.stream != "" {
+	if s.nats.URL != "" {
 		err = errors.Join(err, s.dropStream())
 	}
 	return errors.Join(err, os.RemoveAll(s.dir))

@@ -54,7 +54,7 @@ func Open(ctx context.Context, cfg app.Config, db *process.Database, log *slog.L
 	}
 	b, err := natsbroker.Open(ctx, server(cfg, db, log))
 	if err != nil {
-		return nil, explain(err, cfg.Broker)
+		return nil, Explain(err, cfg.Broker)
 	}
 	c := Of(b, app.Redact(cfg.Broker))
 	c.Keep = b.Keep()
@@ -66,14 +66,19 @@ func Open(ctx context.Context, cfg app.Config, db *process.Database, log *slog.L
 func server(cfg app.Config, db *process.Database, log *slog.Logger) natsbroker.Config {
 	c := natsbroker.Config{
 		URL: cfg.Broker, Sync: natsbroker.SyncLazy, Replicas: cfg.NATSReplicas, Origin: db.Origin(), Lanes: db.Lanes(), Logger: log,
-		Access: natsbroker.Access{
-			Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, CA: cfg.NATSTLSCA, Cert: cfg.NATSTLSCert, Key: cfg.NATSTLSKey,
-		},
+		Access: Access(cfg),
 	}
 	if cfg.Takes("outbox_retention") {
 		c.Outbox = cfg.OutboxRetention
 	}
 	return c
+}
+
+// Access is how a process shows a NATS server who it is, and trusts it, beside what the URL says.
+func Access(cfg app.Config) natsbroker.Access {
+	return natsbroker.Access{
+		Creds: cfg.NATSCreds, NKey: cfg.NATSNKey, CA: cfg.NATSTLSCA, Cert: cfg.NATSTLSCert, Key: cfg.NATSTLSKey,
+	}
 }
 
 // Host opens the configured carrier for the life of a process, as a dependency of its readiness.

@@ -7,8 +7,8 @@ import (
 	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 )
 
-// explain tells an operator what to do about an error of opening a broker. No secret of the URL is in it.
-func explain(err error, url string) error {
+// Explain tells an operator what to do about an error of opening a broker. No secret of the URL is in it.
+func Explain(err error, url string) error {
 	code, hint := app.ExitUnreachable, "Check that the server runs and that --broker names it."
 	var settings *natsbroker.SettingsError
 	switch {
