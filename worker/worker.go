@@ -34,18 +34,19 @@ type Worker struct {
 // New makes a worker without consumers.
 func New(cfg Config) *Worker { return &Worker{cfg: cfg} }
 
-// Handle runs h on the messages of topics, a new consumer's from the first that there is; a single-message handler goes through Each.
-func (w *Worker) Handle(consumer string, topics []string, h mainstay.BatchHandler) {
-	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Handler: h})
+// Handle runs h on the messages of topics, a new consumer's from the first that there is; a single-message handler goes
+// through Each. Elsewhere are those of the topics that another database may write; so it is with all registrations.
+func (w *Worker) Handle(consumer string, topics []string, h mainstay.BatchHandler, elsewhere ...string) {
+	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Elsewhere: elsewhere, Handler: h})
 }
 
-// HandleLatest is Handle for a consumer that begins, when it is new, with what is sent from then on.
-func (w *Worker) HandleLatest(consumer string, topics []string, h mainstay.BatchHandler) {
-	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Handler: h, Latest: true})
+// HandleLatest is Handle for a consumer that begins, when it is new, with what is sent from then on; in a log of another
+// database with what is sent after that has answered for the first time, and until then the worker is not ready.
+func (w *Worker) HandleLatest(consumer string, topics []string, h mainstay.BatchHandler, elsewhere ...string) {
+	w.consumers = append(w.consumers, lane.Consumer{Name: consumer, Topics: topics, Elsewhere: elsewhere, Latest: true, Handler: h})
 }
 
-// Participate runs handlers on the commands of a topic, by type, behind the participant's barrier. Elsewhere are those
-// of the topics that another database may write.
+// Participate runs handlers on the commands of a topic, by type, behind the participant's barrier.
 func (w *Worker) Participate(consumer, topic string, commands map[string]mainstay.BatchHandler, elsewhere ...string) {
 	w.consumers = append(w.consumers, lane.Consumer{
 		Name: consumer, Topics: []string{topic}, Elsewhere: elsewhere, Participant: &lane.Participant{Commands: commands},

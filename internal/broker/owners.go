@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/history"
 )
 
 // ErrNobody: no database that has written to the topic has answered.
@@ -24,18 +25,21 @@ type Wanted struct {
 	Again bool
 }
 
-// Answer is what the topic's database says of the logs in question; those that were never written to are left out.
+// Answer is what the topic's database says of the logs in question.
 type Answer struct {
 	// Origin names the database.
 	Origin string
 	Logs   []Held
 }
 
-// Held is what a database has of a log: the first and the last sequence, and their incarnations.
+// Held is what a database has of a log: the first and the last sequence, and their incarnations. Of one that was never
+// written to the last is 0.
 type Held struct {
 	Lane                              int
 	First, Last                       int64
 	FirstIncarnation, LastIncarnation int64
+	// Past is the log's history.
+	Past history.Log
 }
 
 // Answerer answers for a database; false when it has never written to the topic, and another one is to answer.

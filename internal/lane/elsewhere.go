@@ -85,6 +85,12 @@ func (ls *laneState) learn(m *mainstay.Message) {
 	}
 }
 
+// waits says that a consumer of what is sent from now on does not know yet where that begins in the log.
+func (r *run) waits(ls *laneState, topic string) bool {
+	p := ls.places[topic]
+	return r.c.Latest && ls.away[topic] != nil && p.Incarnation == 0 && p.Sequence == 0
+}
+
 // seek looks for what is missing of another database's log; false for a log of this one. The lane is the caller's.
 func (r *run) seek(g gap) bool {
 	r.mu.Lock()
@@ -162,14 +168,15 @@ func (r *run) questions() map[string][]broker.Wanted {
 		for topic, a := range ls.away {
 			place := ls.places[topic]
 			want := a.want && a.at == place.mark() && a.wanted.Elapsed() >= askAgain
-			if !want && a.asked.Elapsed() < askEvery {
+			waits := r.waits(ls, topic) && a.asked.Elapsed() >= askAgain
+			if !want && !waits && a.asked.Elapsed() < askEvery {
 				continue
 			}
 			a.asked, a.seen = clock.Start(), place.mark()
 			if want {
 				a.wanted = clock.Start()
 			}
-			qs[topic] = append(qs[topic], broker.Wanted{Lane: n, After: place.Sequence, Again: want})
+			qs[topic] = append(qs[topic], broker.Wanted{Lane: n, After: ls.follows(place) - 1, Again: want})
 		}
 	}
 	return qs
@@ -211,35 +218,48 @@ func (r *run) answered(topic string, answer broker.Answer) (starts []Place) {
 		if ls == nil || ls.away[topic] == nil {
 			continue
 		}
-		a, place := ls.away[topic], ls.places[topic]
-		fresh := !a.ever && place.Sequence == 0 && place.MessageID == ""
-		if fresh && ls.busy {
-			continue // until it is asked again
-		}
-		a.ever, a.first = true, h.First
-		start := Place{TopicLane: place.TopicLane, Incarnation: h.FirstIncarnation, Sequence: h.First - 1}
-		if r.c.Latest {
-			start.Incarnation, start.Sequence = h.LastIncarnation, h.Last
-		}
-		if fresh && start.Sequence > 0 {
+		if start, ok := r.hears(ls, topic, h); ok {
 			starts = append(starts, start)
-			continue
-		}
-		if h.Last > place.Sequence && a.seen == place.mark() && len(ls.buf[topic]) == 0 {
-			ls.lacks[topic] = true
 		}
 	}
 	r.signal()
 	return starts
 }
 
-// lost says which messages the consumer needs and nobody has any more, "" when there are none such.
+// hears takes in what a database says of one log; true with the place at which a consumer begins there that has handled
+// nothing yet. r.mu is held.
+func (r *run) hears(ls *laneState, topic string, h broker.Held) (start Place, begins bool) {
+	a, place := ls.away[topic], ls.places[topic]
+	for _, i := range h.Past {
+		ls.past[topic] = ls.past[topic].With(i)
+	}
+	fresh := !a.ever && place.Sequence == 0 && place.MessageID == ""
+	if fresh && ls.busy {
+		return start, false // until it is asked again
+	}
+	a.ever, a.first = true, h.First
+	switch {
+	case r.waits(ls, topic):
+		return Place{TopicLane: place.TopicLane, Incarnation: h.LastIncarnation, Sequence: h.Last}, true
+	case fresh && !r.c.Latest && h.First > 1:
+		return Place{TopicLane: place.TopicLane, Incarnation: h.FirstIncarnation, Sequence: h.First - 1}, true
+	case h.Last >= ls.follows(place) && a.seen == place.mark() && len(ls.buf[topic]) == 0:
+		ls.lacks[topic] = true
+	}
+	return start, false
+}
+
+// lost says which messages the consumer needs and nobody has any more, or where it does not know yet what it needs;
+// "" when all is well.
 func (r *run) lost() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for n, ls := range r.lanes {
 		for topic, a := range ls.away {
 			next := ls.follows(ls.places[topic])
+			if r.waits(ls, topic) {
+				return fmt.Sprintf("it begins behind what %s/%d has now, and no relay of the database that writes the topic has said yet what that is", topic, n)
+			}
 			if a.want && a.ever && a.at == ls.places[topic].mark() && a.first > next {
 				return fmt.Sprintf("it has handled %s/%d up to %d, and the database that writes it keeps it from %d on: "+
 					"what is between is lost to it, and it stands still there. docs/guides/participant-with-own-database.md says how it goes on",

@@ -214,7 +214,7 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 	}
 	found := false
 	for _, m := range ms {
-		if _, ok := ls.places[m.Topic]; !ok || m.Lane != n {
+		if _, ok := ls.places[m.Topic]; !ok || m.Lane != n || r.waits(ls, m.Topic) {
 			continue
 		}
 		if ls.away[m.Topic] != nil {

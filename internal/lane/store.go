@@ -137,7 +137,8 @@ type Store interface {
 	lease.Sharing
 	// Register makes the consumer known, with a place in every lane of its topics.
 	Register(ctx context.Context, r Registration) error
-	// Begin puts places that were never moved to where the consumer begins in logs of another database.
+	// Begin puts places to where the consumer begins in logs of another database. A place that has begun, there or
+	// because it was moved, stays; one that has not is registered with incarnation 0.
 	Begin(ctx context.Context, consumer string, starts []Place) error
 	// Seam is what the database says of its own history.
 	Seam(ctx context.Context) (history.Seam, error)

@@ -40,13 +40,13 @@ func (r *Relay) answer(ctx context.Context, q broker.Question) (broker.Answer, b
 	for log := range heads {
 		mine = mine || log.Topic == q.Topic
 	}
+	if !mine {
+		return a, false, nil
+	}
 	for _, w := range q.Logs {
-		log := q.Log(w.Lane)
-		if heads[log] == 0 {
-			continue
-		}
-		h := broker.Held{Lane: w.Lane, First: max(floors[log], 1), Last: heads[log]}
-		h.FirstIncarnation, h.LastIncarnation = past.Logs[log].At(h.First), past.Logs[log].At(h.Last)
+		log, past := q.Log(w.Lane), past.Logs[q.Log(w.Lane)]
+		h := broker.Held{Lane: w.Lane, First: max(floors[log], 1), Last: heads[log], Past: past}
+		h.FirstIncarnation, h.LastIncarnation = max(past.At(h.First), 1), max(past.At(h.Last), 1)
 		a.Logs = append(a.Logs, h)
 		if from := max(w.After, h.First-1); w.Again && from < h.Last {
 			reason := fmt.Sprintf("a consumer in another database lacks what is behind %d", w.After)

@@ -26,11 +26,13 @@ select $1, topic, lane, case when topic = any($5::text[]) then 0 else (select in
 from unnest($2::text[]) as topic cross join generate_series(0, $3::int - 1) as lane
 left join log_head h using (topic, lane) left join log_floor f using (topic, lane)
 order by topic, lane
-on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere where p.elsewhere <> excluded.elsewhere`
+on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere,
+    incarnation = case when excluded.elsewhere and p.sequence = 0 and p.message_id = '' then 0 else p.incarnation end
+where p.elsewhere <> excluded.elsewhere`
 	beginQuery = `/* consumer.begin */
 update place p set incarnation = s.incarnation, sequence = s.sequence
 from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) as s(topic, lane, incarnation, sequence)
-where p.consumer = $1 and p.topic = s.topic and p.lane = s.lane and p.elsewhere and p.message_id = '' and p.sequence = 0`
+where p.consumer = $1 and p.topic = s.topic and p.lane = s.lane and p.elsewhere and p.incarnation = 0 and p.sequence = 0`
 )
 
 // Register makes a consumer known, with a place in every lane of its topics: the earliest one is before the first
@@ -56,7 +58,7 @@ func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	return nil
 }
 
-// Begin puts places that were never moved to where the consumer begins.
+// Begin puts places that have not begun to where the consumer begins.
 func (s *Store) Begin(ctx context.Context, consumer string, starts []lane.Place) error {
 	topics, lanes := make([]string, len(starts)), make([]int, len(starts))
 	incarnations, sequences := make([]int64, len(starts)), make([]int64, len(starts))

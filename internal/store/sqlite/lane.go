@@ -23,10 +23,12 @@ insert into place (consumer, topic, lane, incarnation, sequence, message_id, els
 values ($1, $2, $3, 1 - $5, case
     when $4 then coalesce((select last_sequence from log_head where topic = $2 and lane = $3), 0)
     else coalesce((select first_sequence - 1 from log_floor where topic = $2 and lane = $3), 0) end, '', $5)
-on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere where place.elsewhere <> excluded.elsewhere`
+on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere,
+    incarnation = case when excluded.elsewhere = 1 and place.sequence = 0 and place.message_id = '' then 0 else place.incarnation end
+where place.elsewhere <> excluded.elsewhere`
 	beginPlace = `/* consumer.begin */
 update place set incarnation = $4, sequence = $5
-where consumer = $1 and topic = $2 and lane = $3 and elsewhere = 1 and message_id = '' and sequence = 0`
+where consumer = $1 and topic = $2 and lane = $3 and elsewhere = 1 and incarnation = 0 and sequence = 0`
 )
 
 // Register makes a consumer known, with a place in every lane of its topics: the earliest one is before the first
@@ -59,7 +61,7 @@ func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	return nil
 }
 
-// Begin puts places that were never moved to where the consumer begins.
+// Begin puts places that have not begun to where the consumer begins.
 func (s *Store) Begin(ctx context.Context, consumer string, starts []lane.Place) error {
 	err := s.do(ctx, s.drain, func(_ context.Context, t *tx) error {
 		for _, p := range starts {
