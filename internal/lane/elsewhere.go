@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	// askEvery is how often the database of a log is asked where it ends, askAgain how often it is asked to publish
-	// again what is missing. askTimeout bounds a question.
+	// askEvery is how often the database of a log is asked where it ends. askAgain is after how long it is asked the
+	// second time to publish again what is missing, twice that the third time, and so on up to askMost: each question
+	// begins what is under way anew. askTimeout bounds a question.
 	askEvery   = 5 * time.Second
 	askAgain   = 2 * time.Second
+	askMost    = time.Minute
 	askTimeout = 2 * time.Second
 )
 
@@ -27,9 +29,11 @@ type away struct {
 	// at is the place for which something was done, anew that a new subscription was asked for, begun that it runs.
 	at          mark
 	anew, begun bool
-	// want asks for what is behind the place, wanted is since when that was last asked.
+	// want asks for what is behind the place, wanted is since when that was last asked, and pause for how long it is
+	// not asked again.
 	want   bool
 	wanted clock.Mono
+	pause  time.Duration
 	// asked is since when the database was last asked, seen the place at that time.
 	asked clock.Mono
 	seen  mark
@@ -101,7 +105,7 @@ func (r *run) seek(g gap) bool {
 	}
 	place := g.ls.places[g.topic].mark()
 	if a.at != place {
-		a.at, a.anew, a.begun, a.want, a.wanted = place, false, false, false, clock.Mono{}
+		a.at, a.anew, a.begun, a.want, a.wanted, a.pause = place, false, false, false, clock.Mono{}, 0
 	}
 	switch {
 	case !a.anew:
@@ -167,14 +171,14 @@ func (r *run) questions() map[string][]broker.Wanted {
 	for n, ls := range r.lanes {
 		for topic, a := range ls.away {
 			place := ls.places[topic]
-			want := a.want && a.at == place.mark() && a.wanted.Elapsed() >= askAgain
+			want := a.want && a.at == place.mark() && a.wanted.Elapsed() >= a.pause
 			waits := r.waits(ls, topic) && a.asked.Elapsed() >= askAgain
 			if !want && !waits && a.asked.Elapsed() < askEvery {
 				continue
 			}
 			a.asked, a.seen = clock.Start(), place.mark()
 			if want {
-				a.wanted = clock.Start()
+				a.wanted, a.pause = clock.Start(), min(max(2*a.pause, askAgain), askMost)
 			}
 			qs[topic] = append(qs[topic], broker.Wanted{Lane: n, After: ls.follows(place) - 1, Again: want})
 		}

@@ -43,7 +43,12 @@ func (r *Relay) answer(ctx context.Context, q broker.Question) (broker.Answer, b
 	if !mine {
 		return a, false, nil
 	}
+	asked := map[int]bool{}
 	for _, w := range q.Logs {
+		if w.Lane < 0 || w.Lane >= r.cfg.Lanes || asked[w.Lane] {
+			continue
+		}
+		asked[w.Lane] = true
 		log, past := q.Log(w.Lane), past.Logs[q.Log(w.Lane)]
 		h := broker.Held{Lane: w.Lane, First: max(floors[log], 1), Last: heads[log], Past: past}
 		h.FirstIncarnation, h.LastIncarnation = max(past.At(h.First), 1), max(past.At(h.Last), 1)

@@ -51,7 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) broker.Broker, opts Options) {
 	if opts.Oversized == 0 {
 		opts.Oversized = 16 << 20
 	}
-	whole := slices.Concat(publishCases(), lifeCases())
+	whole := slices.Concat(publishCases(), lifeCases(), ownersCases())
 	checkSkips(t, append(names(whole), names(readCases())...), opts)
 	opened := func(t *testing.T) broker.Broker {
 		t.Helper()

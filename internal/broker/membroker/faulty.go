@@ -38,6 +38,23 @@ type Faulty struct {
 // NewFaulty wraps b.
 func NewFaulty(b broker.Broker, f Faults) *Faulty { return &Faulty{Broker: b, faults: f} }
 
+// Ask implements broker.Owners where what is wrapped does.
+func (f *Faulty) Ask(ctx context.Context, q broker.Question) (broker.Answer, error) {
+	if o, ok := f.Broker.(broker.Owners); ok {
+		return o.Ask(ctx, q)
+	}
+	return broker.Answer{}, broker.ErrNobody
+}
+
+// Answer implements broker.Owners where what is wrapped does; else nobody asks.
+func (f *Faulty) Answer(ctx context.Context, origin string, a broker.Answerer) error {
+	if o, ok := f.Broker.(broker.Owners); ok {
+		return o.Answer(ctx, origin, a)
+	}
+	<-ctx.Done()
+	return nil
+}
+
 // Set replaces the faults.
 func (f *Faulty) Set(faults Faults) {
 	f.mu.Lock()

@@ -45,8 +45,8 @@ type Broker struct {
 	changed chan struct{} // closed and replaced whenever something was published
 	losses  int64
 	closed  bool
-	// answerers are those who answer questions, by origin.
-	answerers map[string]broker.Answerer
+	// answerers are those who answer questions, in the order in which they came.
+	answerers []*answerer
 }
 
 // records is one log; the record at msgs[i] has position first+i. A log that lost records is a new value, which

@@ -1,10 +1,12 @@
 package storetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +29,7 @@ func Lanes(t *testing.T, newFixture func(t *testing.T) *Fixture) {
 		"parked messages":                      lanesParked,
 		"what is not parked fences":            lanesNotParked,
 		"a case is opened, ended, reopened":    lanesDeadLetters,
+		"a place begins once":                  lanesBegin,
 		"a barrier is for ever":                lanesBarrier,
 		"crashes are kept until forgotten":     lanesCrashes,
 		"what is queued runs in order":         lanesQueue,
@@ -109,6 +112,37 @@ func lanesRegister(t *testing.T, f *Fixture) {
 	if err != nil || len(ps) != 0 {
 		t.Fatalf("places of nobody: %v, %v", ps, err)
 	}
+}
+
+// lanesBegin: a place of another database's log begins where it is told to, at the log's beginning, too, and never again;
+// one that has moved, or is in a log of this database, stays where it is.
+func lanesBegin(t *testing.T, f *Fixture) {
+	register := func(elsewhere ...string) {
+		t.Helper()
+		noError(t, "registering", f.Register(t.Context(), lane.Registration{Consumer: "c", Topics: []string{"a", "b"}, Elsewhere: elsewhere}))
+	}
+	place := func(topic string, n int, incarnation, sequence int64) lane.Place {
+		return lane.Place{TopicLane: mainstay.TopicLane{Topic: topic, Lane: n}, Incarnation: incarnation, Sequence: sequence}
+	}
+	begin := func(ps ...lane.Place) { t.Helper(); noError(t, "beginning", f.Begin(t.Context(), "c", ps)) }
+	want := func(what string, ps ...lane.Place) {
+		t.Helper()
+		got, err := f.Places(t.Context(), "c", []int{0, 1})
+		noError(t, "reading places", err)
+		slices.SortFunc(got, func(x, y lane.Place) int { return cmp.Or(strings.Compare(x.Topic, y.Topic), x.Lane-y.Lane) })
+		equal(t, what, ps, got)
+	}
+	register("b")
+	want("registered", place("a", 0, 1, 0), place("a", 1, 1, 0), place("b", 0, 0, 0), place("b", 1, 0, 0))
+	begin(place("a", 0, 3, 7), place("b", 0, 3, 7), place("b", 1, 1, 0))
+	want("begun", place("a", 0, 1, 0), place("a", 1, 1, 0), place("b", 0, 3, 7), place("b", 1, 1, 0))
+	begin(place("b", 0, 4, 9), place("b", 1, 4, 9))
+	register("b")
+	want("begun twice", place("a", 0, 1, 0), place("a", 1, 1, 0), place("b", 0, 3, 7), place("b", 1, 1, 0))
+	register("a", "b")
+	begin(place("a", 0, 2, 5))
+	want("found to be another's", place("a", 0, 2, 5), place("a", 1, 0, 0), place("b", 0, 3, 7), place("b", 1, 1, 0))
+	noError(t, "beginning for nobody", f.Begin(t.Context(), "nobody", []lane.Place{place("a", 0, 1, 1)}))
 }
 
 // everything does one of each in tx.
