@@ -160,12 +160,6 @@ var rules = []rule{
 		broken: graph{"./internal/relay": {"github.com/nats-io/nats.go/jetstream"}},
 	},
 	{
-		name:   "extensions of the NATS client likewise",
-		reason: "the contract is internal/broker, and another broker is another adapter",
-		check:  importedOnlyBy("github.com/synadia-io/orbit.go/...", "./internal/broker/natsbroker"),
-		broken: graph{"./internal/process/serve": {"github.com/synadia-io/orbit.go/jetstreamext"}},
-	},
-	{
 		name:   "ingest needs no broker",
 		reason: "it accepts orders while every broker is away, so it must not even be able to wait for one",
 		check: linkedOnlyInto("github.com/nats-io/nats.go/...", "./internal/broker/natsbroker", "./internal/broker/natsembed",

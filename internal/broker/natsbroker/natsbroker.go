@@ -9,6 +9,7 @@ package natsbroker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -83,7 +84,12 @@ type Broker struct {
 	denied *denials
 
 	publishing chan struct{} // holds one token; publishes come one at a time
-	chain      chain         // guarded by publishing
+	// The following are guarded by publishing.
+	chain   chain
+	records encoder
+	known   map[mainstay.TopicLane]string // subjects
+	name    string                        // begins the names of batches
+	batches int64
 
 	skipped atomic.Int64
 	stop    context.CancelFunc
@@ -94,7 +100,9 @@ type Broker struct {
 	stream  jetstream.Stream // a shared handle for reading records; nil when it must be looked up
 	lookups int64            // how often it was looked up
 	keep    time.Duration    // its max_age
-	closed  bool
+	// maxMessage is its max_msg_size; nothing positive is no limit.
+	maxMessage int64
+	closed     bool
 }
 
 // Open connects, and creates the stream or checks the one that exists: settings that would break the promise are
@@ -115,6 +123,7 @@ func Open(ctx context.Context, cfg Config) (*Broker, error) {
 	stopped, stop := context.WithCancel(context.Background())
 	b := &Broker{
 		cfg: cfg, nc: nc, js: js, log: cfg.Logger, denied: denied, stop: stop, stopped: stopped, publishing: make(chan struct{}, 1),
+		known: map[mainstay.TopicLane]string{}, name: rand.Text()[:16],
 	}
 	err = patiently(ctx, denied, func(ctx context.Context) error {
 		_, err := b.currentStream(ctx)

@@ -322,3 +322,75 @@ func TestClose_LeavesNothingBehind(t *testing.T) {
 		}
 	}
 }
+
+// TestPublish_NamesWhatTheStreamRefuses has a message in the middle that is larger than the stream's max_msg_size: in a
+// window nobody acknowledges it, and a batch says nothing of it before the end.
+func TestPublish_NamesWhatTheStreamRefuses(t *testing.T) {
+	t.Parallel()
+	for _, sync := range []natsbroker.Sync{natsbroker.SyncAlways, natsbroker.SyncLazy} {
+		srv := startServer(t, natsembed.Config{Lazy: sync == natsbroker.SyncLazy})
+		cfg := goodStream("mainstay")
+		cfg.MaxMsgSize = 100 << 10
+		if _, err := jetStream(t, srv).CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		b := open(t, natsbroker.Config{InProcess: srv, Sync: sync})
+		publish(t, b, 1, 3)
+		ms := brokertest.Messages(brokertest.Log(0), 4, 40)
+		ms[7].Payload = bytes.Repeat([]byte("x"), 110<<10)
+		_, err := b.Publish(t.Context(), ms, nil)
+		var refused *broker.RefusedError
+		if !errors.As(err, &refused) || refused.MessageID != ms[7].ID {
+			t.Fatalf("sync %d: error is %v, want a refusal of %s", sync, err, ms[7].ID)
+		}
+	}
+}
+
+// TestPublish_GoesOnBehindWhatABrokenWindowStored breaks the chains of windows in their middle, by records of somebody
+// else's that come in between: each log then holds a prefix of its part, and the rest is to come behind that.
+func TestPublish_GoesOnBehindWhatABrokenWindowStored(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, natsembed.Config{Lazy: true})
+	b := open(t, natsbroker.Config{InProcess: srv, Sync: natsbroker.SyncLazy})
+	disturb(t, jetStream(t, srv))
+	const lanes, rounds, each = 4, 20, 200
+	at, broken := map[mainstay.TopicLane]int64{}, 0
+	for round := range int64(rounds) {
+		var ms []*mainstay.Message
+		for i := range int64(each) {
+			ms = append(ms, brokertest.Message(brokertest.Log(int(i%lanes)), (round*each+i)/lanes+1))
+		}
+		b.TrustChains()
+		last, err := b.Publish(t.Context(), ms, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at = last; b.ChainBroke() {
+			broken++
+		}
+	}
+	for lane := range lanes {
+		for i, m := range brokertest.Collect(t, subscribe(t, b, brokertest.Log(lane)), rounds*each/lanes) {
+			if m.Sequence != int64(i+1) {
+				t.Fatalf("lane %d: record %d has sequence %d", lane, i+1, m.Sequence)
+			}
+		}
+	}
+	if broken == 0 {
+		t.Fatal("inconclusive: no chain broke")
+	}
+	t.Logf("%d of %d chains broke", broken, rounds)
+}
+
+// disturb publishes to a log of its own until the test ends.
+func disturb(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = js.Publish(ctx, "mainstay.others.0", nil)
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait() })
+}

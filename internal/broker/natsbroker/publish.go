@@ -5,11 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
-
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -31,7 +26,8 @@ const (
 // chain is what makes a window of single messages exact. Each message names the stream's last sequence that it
 // expects, so one that was stored stands where it was meant to; and each but the first of a log names the position
 // of its predecessor, so it is stored only behind it. One that is lost or refused therefore breaks the chain for all
-// that follow in its log, whatever else is published meanwhile. The expected sequence of the subject alone would
+// that follow in its log, whatever else is published meanwhile, and only the last one of a log need be acknowledged. The
+// expected sequence of the subject alone would
 // not do: shifted by another publisher's message, a message could stand where its successor was meant to, and the
 // one after next be taken.
 type chain struct {
@@ -43,11 +39,12 @@ type chain struct {
 
 // outgoing is one message of a round.
 type outgoing struct {
-	log mainstay.TopicLane
-	id  string
-	msg *nats.Msg
-	// previous is the index of the log's message before this one in the round, or -1.
+	*mainstay.Message
+	log     mainstay.TopicLane
+	subject string
+	// previous is the index of the log's message before this one in the round, or -1; last says that none follows it.
 	previous int
+	last     bool
 }
 
 // Publish implements broker.Publisher. A message that would be refused is found before anything is sent.
@@ -55,18 +52,18 @@ func (b *Broker) Publish(ctx context.Context, msgs []*mainstay.Message, expect m
 	if b.isClosed() {
 		return nil, broker.ErrClosed
 	}
-	rounds, err := b.encodeRounds(msgs)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.usable(); err != nil {
-		return nil, fmt.Errorf("%w: %w", broker.ErrUnknown, err)
-	}
 	select {
 	case b.publishing <- struct{}{}:
 		defer func() { <-b.publishing }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	}
+	rounds, err := b.rounds(msgs)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.usable(); err != nil {
+		return nil, fmt.Errorf("%w: %w", broker.ErrUnknown, err)
 	}
 	known := make(map[mainstay.TopicLane]int64, len(expect))
 	for log, position := range expect {
@@ -102,52 +99,88 @@ func (b *Broker) failed(ctx context.Context, err error) error {
 	return translate(err)
 }
 
-// encodeRounds encodes the messages and cuts them into rounds of bounded size.
-func (b *Broker) encodeRounds(msgs []*mainstay.Message) ([][]outgoing, error) {
+// rounds looks whether the server takes the messages, and cuts them into rounds of bounded size.
+func (b *Broker) rounds(msgs []*mainstay.Message) ([][]outgoing, error) {
 	var rounds [][]outgoing
 	var round []outgoing
-	size, before := 0, map[mainstay.TopicLane]int{}
+	size, limit := 0, b.limit()
 	for _, m := range msgs {
-		out, n, err := b.encodeOne(m)
+		o := outgoing{Message: m, log: m.TopicLane()}
+		n := 0
+		err := b.address(&o)
+		if err == nil {
+			n, err = b.size(m, limit)
+		}
 		if err != nil {
 			return nil, &broker.RefusedError{MessageID: m.ID, Err: err}
 		}
 		if len(round) == maxRound || len(round) > 0 && size+n > maxRoundBytes {
 			rounds, round, size = append(rounds, round), nil, 0
-			clear(before)
 		}
-		if previous, ok := before[out.log]; ok {
-			out.previous = previous
-		}
-		before[out.log] = len(round)
-		round, size = append(round, out), size+n
+		round, size = append(round, o), size+n
 	}
 	if len(round) > 0 {
 		rounds = append(rounds, round)
 	}
+	for _, round := range rounds {
+		link(round)
+	}
 	return rounds, nil
 }
 
-func (b *Broker) encodeOne(m *mainstay.Message) (outgoing, int, error) {
-	if !topicForm.MatchString(m.Topic) || m.Lane < 0 {
-		return outgoing{}, 0, fmt.Errorf("topic %q, lane %d: a topic is 1 to 64 of a-z, 0-9 and '-', a lane not negative", m.Topic, m.Lane)
+// link tells the messages of a round which of them follow one another in a log.
+func link(round []outgoing) {
+	before := map[mainstay.TopicLane]int{}
+	for i := range round {
+		o := &round[i]
+		o.previous, o.last = -1, true
+		if previous, ok := before[o.log]; ok {
+			o.previous, round[previous].last = previous, false
+		}
+		before[o.log] = i
 	}
-	msg, err := encode(b.subject(m.TopicLane()), m)
-	if err != nil {
-		return outgoing{}, 0, err
+}
+
+// address gives the message its subject.
+func (b *Broker) address(o *outgoing) error {
+	if o.subject = b.known[o.log]; o.subject != "" {
+		return nil
 	}
-	if b.cfg.Origin != "" {
-		msg.Header[originHeader] = []string{b.cfg.Origin}
+	if !topicForm.MatchString(o.Topic) || o.Lane < 0 {
+		return fmt.Errorf("topic %q, lane %d: a topic is 1 to 64 of a-z, 0-9 and '-', a lane not negative", o.Topic, o.Lane)
+	}
+	o.subject = b.subject(o.log)
+	b.known[o.log] = o.subject
+	return nil
+}
+
+// limit is the largest message, with its headers, that server and stream take.
+func (b *Broker) limit() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.maxMessage > 0 {
+		return min(b.nc.MaxPayload(), b.maxMessage)
+	}
+	return b.nc.MaxPayload()
+}
+
+// size is how much a message takes at most, with its headers; an error says why no server takes it.
+func (b *Broker) size(m *mainstay.Message, limit int64) (int, error) {
+	if err := checkHeaders(m); err != nil {
+		return 0, err
 	}
 	const ownHeaders = 512 // room for what publishing adds
-	header := headerSize(msg.Header) + ownHeaders
+	header := headerBound(m) + ownHeaders
+	if header > maxHeader || int64(header+len(m.Payload)) > limit { // rarely: now it must be exact
+		header = headerSize(b.records.record("", m).Header) + ownHeaders
+	}
 	if header > maxHeader {
-		return outgoing{}, 0, fmt.Errorf("headers of %d bytes are larger than %d", header, maxHeader)
+		return 0, fmt.Errorf("headers of %d bytes are larger than %d", header, maxHeader)
 	}
-	if size := int64(header + len(msg.Data)); size > b.nc.MaxPayload() {
-		return outgoing{}, 0, fmt.Errorf("message of %d bytes is larger than the server's max_payload of %d", size, b.nc.MaxPayload())
+	if size := int64(header + len(m.Payload)); size > limit {
+		return 0, fmt.Errorf("message of %d bytes is larger than the %d that the server and its stream take (max_payload, max_msg_size)", size, limit)
 	}
-	return outgoing{log: m.TopicLane(), id: m.ID, msg: msg, previous: -1}, header + len(msg.Data), nil
+	return header + len(m.Payload), nil
 }
 
 // publishRound publishes and keeps known up to date, also when it fails halfway.
@@ -161,14 +194,19 @@ func (b *Broker) publishRound(ctx context.Context, round []outgoing, known map[m
 	if chained && (b.chain.last == 0 || b.chain.contended > 0) || b.cfg.Sync == SyncAlways && len(round) >= batchFrom {
 		return b.publishBatch(ctx, round, known)
 	}
+	base := b.chain.last
 	stored, err := b.publishWindow(ctx, round, known, chained)
-	if chained && errors.Is(translateOrNil(err), broker.ErrConflict) {
-		// Either a log is not where it was expected, or somebody else has published: a batch needs no chain, and
-		// tells the two apart.
-		b.chain.contended = contendedRounds
-		return b.publishBatch(ctx, rest(round, stored), known)
+	if !chained || !errors.Is(translateOrNil(err), broker.ErrConflict) {
+		return err
 	}
-	return err
+	// Either a log is not where it was expected, or somebody else has published: a batch needs no chain, and tells the
+	// two apart.
+	b.chain.contended = contendedRounds
+	rest, err := b.rest(ctx, round, base, stored, known)
+	if err != nil {
+		return err
+	}
+	return b.publishBatch(ctx, rest, known)
 }
 
 func translateOrNil(err error) error {
@@ -186,99 +224,3 @@ func hasSuccessors(round []outgoing) bool {
 	}
 	return false
 }
-
-// rest are the messages from the n-th on.
-func rest(round []outgoing, n int) []outgoing {
-	out := append([]outgoing(nil), round[n:]...)
-	for i := range out {
-		out[i].previous = max(out[i].previous-n, -1)
-	}
-	return out
-}
-
-// publishWindow sends all messages without waiting in between. It answers with how many were stored before the
-// first that was not; of a chained window none after it was.
-func (b *Broker) publishWindow(ctx context.Context, round []outgoing, known map[mainstay.TopicLane]int64, chained bool) (int, error) {
-	acks := make([]jetstream.PubAckFuture, len(round))
-	for i, o := range round {
-		setExpectations(o, known)
-		if chained {
-			o.msg.Header[jetstream.ExpectedLastSeqHeader] = []string{formatSeq(b.chain.last + uint64(i))}
-		}
-		if o.previous >= 0 {
-			o.msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{formatSeq(b.chain.last + uint64(o.previous) + 1)}
-		}
-		ack, err := b.js.PublishMsgAsync(o.msg, jetstream.WithRetryAttempts(0))
-		if err != nil {
-			return 0, err
-		}
-		acks[i] = ack
-	}
-	return b.awaitWindow(ctx, round, known, acks)
-}
-
-func (b *Broker) awaitWindow(ctx context.Context, round []outgoing, known map[mainstay.TopicLane]int64, acks []jetstream.PubAckFuture) (int, error) {
-	stored, last := 0, b.chain.last
-	var failure error
-	for i, ack := range acks {
-		select {
-		case a := <-ack.Ok():
-			if failure == nil {
-				stored = i + 1
-			}
-			last = max(last, a.Sequence)
-			known[round[i].log] = int64(a.Sequence) //nolint:gosec // sequences stay far below 2^63
-		case err := <-ack.Err():
-			if tooLarge(err) {
-				err = &broker.RefusedError{MessageID: round[i].id, Err: err}
-			}
-			failure = worse(failure, err)
-		case <-ctx.Done():
-			return stored, context.Cause(ctx)
-		}
-	}
-	b.chain.last = last
-	return stored, failure
-}
-
-// worse keeps the first failure, but one that leaves the outcome open before a definite one.
-func worse(a, b error) error {
-	if a == nil || errors.Is(translate(b), broker.ErrUnknown) && !errors.Is(translate(a), broker.ErrUnknown) {
-		return b
-	}
-	return a
-}
-
-// publishBatch sends all messages as one atomic batch.
-func (b *Broker) publishBatch(ctx context.Context, round []outgoing, known map[mainstay.TopicLane]int64) error {
-	if len(round) == 1 {
-		delete(round[0].msg.Header, jetstream.ExpectedLastSeqHeader)
-		_, err := b.publishWindow(ctx, round, known, false)
-		return err
-	}
-	msgs := make([]*nats.Msg, len(round))
-	for i, o := range round {
-		delete(o.msg.Header, jetstream.ExpectedLastSeqHeader)
-		setExpectations(o, known)
-		msgs[i] = o.msg
-	}
-	ack, err := jetstreamext.PublishMsgBatch(ctx, b.js, msgs, jetstreamext.BatchFlowControl{AckTimeout: b.cfg.AckTimeout})
-	if err != nil {
-		return err
-	}
-	b.chain.last = ack.Sequence
-	for i, o := range round {
-		known[o.log] = int64(ack.Sequence) - int64(len(round)-1-i) //nolint:gosec // sequences stay far below 2^63
-	}
-	return nil
-}
-
-// setExpectations gives the first message of a log the position that the log's last record must have.
-func setExpectations(o outgoing, known map[mainstay.TopicLane]int64) {
-	delete(o.msg.Header, jetstream.ExpectedLastSubjSeqHeader)
-	if position, ok := known[o.log]; ok && o.previous < 0 {
-		o.msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatInt(position, 10)}
-	}
-}
-
-func formatSeq(seq uint64) string { return strconv.FormatUint(seq, 10) }

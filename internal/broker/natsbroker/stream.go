@@ -36,7 +36,7 @@ func (b *Broker) currentStream(ctx context.Context) (jetstream.Stream, error) {
 		b.log.WarnContext(ctx, "a setting of the stream weakens it", slog.String("stream", b.cfg.Stream), slog.String("setting", setting))
 	}
 	b.mu.Lock()
-	b.stream, b.keep = st, st.CachedInfo().Config.MaxAge
+	b.stream, b.keep, b.maxMessage = st, st.CachedInfo().Config.MaxAge, int64(st.CachedInfo().Config.MaxMsgSize)
 	b.lookups++
 	b.mu.Unlock()
 	return st, nil
@@ -75,6 +75,9 @@ func (b *Broker) freshStream(ctx context.Context) (jetstream.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking NATS about stream %s: %w", b.cfg.Stream, err)
 	}
+	b.mu.Lock()
+	b.maxMessage = int64(st.CachedInfo().Config.MaxMsgSize)
+	b.mu.Unlock()
 	return st, nil
 }
 

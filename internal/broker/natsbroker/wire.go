@@ -25,63 +25,107 @@ const (
 	dataContentType = "datacontenttype"
 )
 
-// attribute is one field of the envelope that is text.
-type attribute struct {
-	key      string
-	required bool
-	field    func(*mainstay.Message) *string
-}
-
-// attributes tells the text fields of the envelope.
-func attributes() [10]attribute {
-	return [...]attribute{
-		{"ce-id", true, func(m *mainstay.Message) *string { return &m.ID }},
-		{"ce-source", false, func(m *mainstay.Message) *string { return &m.Source }},
-		{"ce-type", true, func(m *mainstay.Message) *string { return &m.Type }},
-		{"ce-subject", false, func(m *mainstay.Message) *string { return &m.AggregateID }},
-		{"ce-aggregatetype", false, func(m *mainstay.Message) *string { return &m.AggregateType }},
-		{"ce-partitionkey", false, func(m *mainstay.Message) *string { return &m.Key }},
-		{"ce-correlationid", false, func(m *mainstay.Message) *string { return &m.CorrelationID }},
-		{"ce-causationid", false, func(m *mainstay.Message) *string { return &m.CausationID }},
-		{"ce-traceparent", false, func(m *mainstay.Message) *string { return &m.Traceparent }},
-		{"ce-dataschema", false, func(m *mainstay.Message) *string { return &m.DataSchema }},
+// attributes are the fields of the envelope that are text.
+func attributes() [10]string {
+	return [...]string{
+		"ce-id", "ce-source", "ce-type", "ce-subject", "ce-aggregatetype", "ce-partitionkey", "ce-correlationid", "ce-causationid",
+		"ce-traceparent", "ce-dataschema",
 	}
 }
 
-// encode makes the record of m for the subject. Its errors are final: no broker would take m.
-func encode(subject string, m *mainstay.Message) (*nats.Msg, error) {
-	const own = 20 // room for what the envelope and publishing add, so that nothing is allocated twice
-	h := make(nats.Header, own+len(m.Headers))
-	values := make([]string, 0, own+len(m.Headers))
-	set := func(key, value string) {
-		values = append(values, value)
-		h[key] = values[len(values)-1 : len(values) : len(values)]
+// field is the field of an attribute; nil when the attribute is none of those that are text.
+func field(m *mainstay.Message, attribute string) *string {
+	switch attribute {
+	case "ce-id":
+		return &m.ID
+	case "ce-source":
+		return &m.Source
+	case "ce-type":
+		return &m.Type
+	case "ce-subject":
+		return &m.AggregateID
+	case "ce-aggregatetype":
+		return &m.AggregateType
+	case "ce-partitionkey":
+		return &m.Key
+	case "ce-correlationid":
+		return &m.CorrelationID
+	case "ce-causationid":
+		return &m.CausationID
+	case "ce-traceparent":
+		return &m.Traceparent
+	case "ce-dataschema":
+		return &m.DataSchema
 	}
-	set("ce-specversion", "1.0")
-	set("ce-time", m.CreatedAt.UTC().Format(time.RFC3339Nano))
-	set("ce-sequence", strconv.FormatInt(m.Sequence, 10))
-	set("ce-incarnation", strconv.FormatInt(m.Incarnation, 10))
+	return nil
+}
+
+// encoder makes records one after another in the same memory: each is good until the next one is made.
+type encoder struct {
+	msg    nats.Msg
+	values []string
+}
+
+// set adds a header to the record that was made last.
+func (e *encoder) set(key, value string) {
+	e.values = append(e.values, value)
+	n := len(e.values)
+	e.msg.Header[key] = e.values[n-1 : n : n]
+}
+
+// record makes the record of m, whose headers must be good (see checkHeaders), for the subject.
+func (e *encoder) record(subject string, m *mainstay.Message) *nats.Msg {
+	if e.msg.Header == nil {
+		e.msg.Header = nats.Header{}
+	}
+	clear(e.msg.Header)
+	e.values = e.values[:0]
+	e.msg.Subject, e.msg.Data = subject, m.Payload
+	e.set("ce-specversion", "1.0")
+	e.set("ce-time", m.CreatedAt.UTC().Format(time.RFC3339Nano))
+	e.set("ce-sequence", strconv.FormatInt(m.Sequence, 10))
+	e.set("ce-incarnation", strconv.FormatInt(m.Incarnation, 10))
 	if m.Since > 0 {
-		set("ce-since", strconv.FormatInt(m.Since, 10))
+		e.set("ce-since", strconv.FormatInt(m.Since, 10))
 	}
-	for _, a := range attributes() {
-		if v := *a.field(m); v != "" {
-			set(a.key, escape(v))
+	for _, key := range attributes() {
+		if v := *field(m, key); v != "" {
+			e.set(key, escape(v))
 		}
 	}
 	content := jsonContent
 	for name, value := range m.Headers {
-		switch {
-		case name == dataContentType:
+		if name == dataContentType {
 			content = escape(value)
-		case !extensionName(name) || outbox.ReservedHeader(name):
-			return nil, fmt.Errorf("a header may not be named %q", name)
-		default:
-			set(attrPrefix+name, escape(value))
+			continue
+		}
+		e.set(attrPrefix+name, escape(value))
+	}
+	e.set(contentType, content)
+	return &e.msg
+}
+
+// checkHeaders says what is wrong with the names of m's headers. Its errors are final: no broker would take m.
+func checkHeaders(m *mainstay.Message) error {
+	for name := range m.Headers {
+		if name != dataContentType && (!extensionName(name) || outbox.ReservedHeader(name)) {
+			return fmt.Errorf("a header may not be named %q", name)
 		}
 	}
-	set(contentType, content)
-	return &nats.Msg{Subject: subject, Header: h, Data: m.Payload}, nil
+	return nil
+}
+
+// headerBound is at least what the headers of m's record take on the wire: every byte may become three.
+func headerBound(m *mainstay.Message) int {
+	const names = 1024 // of all attributes, and those that are numbers
+	text := 0
+	for _, key := range attributes() {
+		text += len(*field(m, key))
+	}
+	for name, value := range m.Headers {
+		text += len(attrPrefix) + len(name) + len(": \r\n") + len(value)
+	}
+	return names + 3*text
 }
 
 // decode reads a record of a log. It keeps data, which must not change any more.
@@ -90,20 +134,18 @@ func decode(log mainstay.TopicLane, h nats.Header, data []byte) (*mainstay.Messa
 	if v := first(h, "ce-specversion"); v != "1.0" {
 		return nil, fmt.Errorf("specversion is %q, not 1.0", v)
 	}
-	for _, a := range attributes() {
-		v, err := unescape(first(h, a.key))
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", a.key, err)
+	for key, values := range h {
+		if len(values) == 0 {
+			continue
 		}
-		if v == "" && a.required {
-			return nil, fmt.Errorf("%s is missing", a.key)
+		if err := decodeHeader(m, key, values[0]); err != nil {
+			return nil, err
 		}
-		*a.field(m) = v
 	}
-	if err := decodePlace(m, h); err != nil {
-		return nil, err
+	if m.ID == "" || m.Type == "" {
+		return nil, errors.New("ce-id or ce-type is missing")
 	}
-	return m, decodeHeaders(m, h)
+	return m, decodePlace(m, h)
 }
 
 func decodePlace(m *mainstay.Message, h nats.Header) (err error) {
@@ -125,27 +167,31 @@ func decodePlace(m *mainstay.Message, h nats.Header) (err error) {
 	return nil
 }
 
-func decodeHeaders(m *mainstay.Message, h nats.Header) error {
-	for key, values := range h {
-		name, ok := strings.CutPrefix(key, attrPrefix)
-		if key == contentType && len(values) > 0 && values[0] != jsonContent {
-			name, ok = dataContentType, true
-		}
-		if !ok || len(values) == 0 || outbox.ReservedHeader(name) {
-			continue
-		}
-		v, err := unescape(values[0])
-		if err != nil {
-			return fmt.Errorf("reading header %q: %w", name, err)
-		}
-		if !extensionName(name) {
-			return fmt.Errorf("a header may not be named %q", name)
-		}
-		if m.Headers == nil {
-			m.Headers = map[string]string{}
-		}
-		m.Headers[name] = v
+// decodeHeader reads what is text: an attribute of the envelope, or a further header.
+func decodeHeader(m *mainstay.Message, key, value string) error {
+	to := field(m, key)
+	name, ok := strings.CutPrefix(key, attrPrefix)
+	if key == contentType && value != jsonContent {
+		name, ok = dataContentType, true
 	}
+	if to == nil && (!ok || outbox.ReservedHeader(name)) {
+		return nil
+	}
+	v, err := unescape(value)
+	if err != nil {
+		return fmt.Errorf("reading header %q: %w", key, err)
+	}
+	if to != nil {
+		*to = v
+		return nil
+	}
+	if !extensionName(name) {
+		return fmt.Errorf("a header may not be named %q", name)
+	}
+	if m.Headers == nil {
+		m.Headers = map[string]string{}
+	}
+	m.Headers[name] = v
 	return nil
 }
 
