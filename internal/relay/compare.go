@@ -25,6 +25,9 @@ func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64)
 			if err != nil {
 				return err
 			}
+			if err := r.sameEra(ctx); err != nil {
+				return err
+			}
 			if recorded, err = r.progress(ctx); err != nil {
 				return err
 			}
@@ -44,6 +47,20 @@ func (r *Relay) compare(ctx context.Context, heads map[mainstay.TopicLane]int64)
 			return err
 		}
 	}
+	return nil
+}
+
+// sameEra reads the database's history anew: another relay, which had a lane before, may have published what was
+// recorded there in an incarnation that this one does not know yet. An error says that it is another era.
+func (r *Relay) sameEra(ctx context.Context) error {
+	past, err := r.history(ctx)
+	if err != nil {
+		return err
+	}
+	if past.Era != r.past.Era {
+		return fmt.Errorf("the database may have gone back to an earlier moment: %w", lease.ErrFenced)
+	}
+	r.learn(past)
 	return nil
 }
 

@@ -105,12 +105,15 @@ func (d *database) Heads(ctx context.Context) (map[mainstay.TopicLane]int64, err
 	return heads, nil
 }
 
-func (d *database) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+func (d *database) ReadLogIn(ctx context.Context, era string, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
 	done, err := d.enter(ctx, "read")
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	if era != d.past.Era {
+		return nil, lease.ErrFenced
+	}
 	var out []*mainstay.Message
 	logs := slices.SortedFunc(maps.Keys(after), func(a, b mainstay.TopicLane) int {
 		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Lane, b.Lane))
@@ -145,7 +148,7 @@ func (d *database) SaveProgress(ctx context.Context, s relay.Save) error {
 		return err
 	}
 	defer done()
-	if s.Era != d.past.Era {
+	if s.Era != d.past.Era || s.Incarnation != d.past.Current {
 		return lease.ErrFenced
 	}
 	held := map[int]bool{}

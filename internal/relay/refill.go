@@ -85,6 +85,9 @@ func (r *Relay) repeat(ctx context.Context, log mainstay.TopicLane, c *cursor) e
 			return err
 		}
 	}
+	if r.beyond(msgs) {
+		return nil
+	}
 	for len(msgs) > 0 && msgs[len(msgs)-1].Sequence > c.after { // the first cursor's
 		msgs = msgs[:len(msgs)-1]
 	}
@@ -140,7 +143,9 @@ func (r *Relay) advance(ctx context.Context, p Progress, to Advance) error {
 	}
 	callCtx, cancel := r.call(ctx, "recording a refill")
 	defer cancel()
-	if err := r.cfg.Store.SaveProgress(callCtx, Save{Era: r.past.Era, Leases: []lease.Lease{r.leases[log.Lane]}, Progress: ps, Refills: []Advance{to}}); err != nil {
+	if err := r.cfg.Store.SaveProgress(callCtx, Save{
+		Era: r.past.Era, Incarnation: r.past.Current, Leases: []lease.Lease{r.leases[log.Lane]}, Progress: ps, Refills: []Advance{to},
+	}); err != nil {
 		r.logs[log].compared = false
 		return r.fenced(ctx, fmt.Errorf("recording a refill: %w", err))
 	}

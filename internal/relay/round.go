@@ -67,6 +67,9 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 	if err != nil || len(msgs) == 0 {
 		return false, err
 	}
+	if r.beyond(msgs) {
+		return true, nil
+	}
 	for _, m := range msgs {
 		if c := r.logs[m.TopicLane()]; m.CreatedAt.Before(c.behind) {
 			c.behind = m.CreatedAt
@@ -91,11 +94,23 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 func (r *Relay) read(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
 	ctx, cancel := r.call(ctx, "reading the log")
 	defer cancel()
-	msgs, err := r.cfg.Store.ReadLog(ctx, after, limit)
+	msgs, err := r.cfg.Store.ReadLogIn(ctx, r.past.Era, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading the log: %w", err)
 	}
 	return msgs, nil
+}
+
+// beyond says that one of the messages is of an incarnation that was opened meanwhile, by another relay: it may begin
+// before what was read last. The next turn looks.
+func (r *Relay) beyond(msgs []*mainstay.Message) bool {
+	for _, m := range msgs {
+		if m.Incarnation > r.past.Current {
+			r.sure = false
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Relay) publish(ctx context.Context, msgs []*mainstay.Message, expect map[mainstay.TopicLane]int64) (map[mainstay.TopicLane]int64, error) {
@@ -179,17 +194,19 @@ func (r *Relay) save(ctx context.Context, latest map[mainstay.TopicLane]Progress
 	}
 	ctx, cancel := r.call(ctx, "recording the relay's progress")
 	defer cancel()
-	if err := r.cfg.Store.SaveProgress(ctx, Save{Era: r.past.Era, Leases: leases, Progress: ps}); err != nil {
+	if err := r.cfg.Store.SaveProgress(ctx, Save{Era: r.past.Era, Incarnation: r.past.Current, Leases: leases, Progress: ps}); err != nil {
 		return fmt.Errorf("recording the relay's progress: %w", err)
 	}
 	return nil
 }
 
-// fenced asks at once which lanes are still held, when a write under the leases said that some are not.
+// fenced asks at once which lanes are still held, when a write under the leases said that some are not, or that the
+// database's history is not what it was, which the next turn looks at.
 func (r *Relay) fenced(ctx context.Context, err error) error {
 	if !errors.Is(err, lease.ErrFenced) {
 		return err
 	}
+	r.sure = false
 	return r.shareNow(ctx)
 }
 

@@ -39,12 +39,7 @@ func (r *Relay) seam(ctx context.Context) error {
 	if past.Era != r.past.Era {
 		clear(r.unrecorded) // it may be of what the database has forgotten
 	}
-	if past.Era != r.past.Era || past.Current != r.past.Current {
-		for _, c := range r.logs {
-			c.compared = false
-		}
-	}
-	r.past = past
+	r.learn(past)
 	if !past.Compared {
 		if err := r.compareAll(ctx); err != nil {
 			return err
@@ -52,6 +47,16 @@ func (r *Relay) seam(ctx context.Context) error {
 	}
 	r.sure, r.seamed = true, clock.Start()
 	return nil
+}
+
+// learn takes what the database says of its history; of another one every log is compared anew.
+func (r *Relay) learn(past history.Seam) {
+	if past.Era != r.past.Era || past.Current != r.past.Current {
+		for _, c := range r.logs {
+			c.compared = false
+		}
+	}
+	r.past = past
 }
 
 func (r *Relay) history(ctx context.Context) (history.Seam, error) {
@@ -100,11 +105,7 @@ func (r *Relay) open(ctx context.Context, o Opening) (opened bool, err error) {
 	for _, c := range r.logs {
 		c.compared = false
 	}
-	past, err := r.history(ctx)
-	if err == nil {
-		r.past = past
-	}
-	return opened, err
+	return opened, r.sameEra(ctx)
 }
 
 // strangers looks at the ends of all logs at the broker; the opening that they make necessary has no logs when there is

@@ -1,8 +1,10 @@
 package relay_test
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -173,5 +175,114 @@ func TestRelay_PublishesWhatWasPublishedInTheIncarnationOfBefore(t *testing.T) {
 				t.Errorf("%d is of incarnation %d", m.Sequence, m.Incarnation)
 			}
 		}
+	})
+}
+
+// failOver takes the database back to where a log had n messages, in a new era, and gives it so many others, all at
+// once: nobody has noticed when the log is longer than it was.
+func (b *bench) failOver(log mainstay.TopicLane, n, others int) {
+	b.restore(log, n)
+	b.db.mu.Lock()
+	defer b.db.mu.Unlock()
+	for range others {
+		m := brokertest.Message(log, int64(len(b.db.logs[log])+1))
+		m.ID = "0190f5fe-ffff-7c44-8e1a-" + m.ID[24:]
+		b.db.logs[log] = append(b.db.logs[log], m)
+	}
+}
+
+// TestRelay_PublishesNothingOfAnotherEraBehindTheOld: with it at the end of the broker's log, nothing would tell that
+// messages of the lost time are before it.
+func TestRelay_PublishesNothingOfAnotherEraBehindTheOld(t *testing.T) {
+	t.Parallel()
+	for name, refill := range map[string]bool{"new messages": false, "a refill": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, b *bench) {
+				log := brokertest.Log(0)
+				b.db.grow(log, 10)
+				_, stop := b.start(t, "a")
+				defer stop()
+				settle(t, relay.DefaultRecord)
+				b.failOver(log, 6, 8)
+				if refill {
+					b.db.refills[log] = relay.Refill{TopicLane: log, Sequence: 2, Reason: "test"}
+				}
+				settle(t, relay.DefaultPoll) // it looks at the log, and not yet at the history
+				settle(t, 3*relay.DefaultCheck)
+				next, past := int64(1), b.db.past.Logs[log]
+				for _, m := range b.mem.Records(log) {
+					if m.Sequence == next && past.Has(m.Incarnation, m.Sequence) {
+						if m.ID != b.db.logs[log][next-1].ID {
+							t.Fatalf("readers take message %s as %d, and the database has %s", m.ID, next, b.db.logs[log][next-1].ID)
+						}
+						next++
+					}
+				}
+				if next <= 14 {
+					t.Fatalf("readers get no %d", next)
+				}
+			})
+		})
+	}
+}
+
+// TestRelay_PublishesWhatWasRelabelled: another relay has opened an incarnation that begins before what this one has
+// published last, and it finds out from the next messages.
+func TestRelay_PublishesWhatWasRelabelled(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 6)
+		_, stop := b.start(t, "a")
+		defer stop()
+		settle(t, relay.DefaultRecord)
+		b.openAt(t, log, 3)
+		b.db.grow(log, 2)
+		settle(t, relay.DefaultPoll)
+		b.wantBroker(t, log, 1, 2, 3, 4, 5, 6, 4, 5, 6, 7, 8)
+		if at := b.db.progress[log]; at.Incarnation == 2 && at.Sequence != 8 {
+			t.Errorf("the progress is %+v", at)
+		}
+	})
+}
+
+// openAt opens an incarnation that begins in the log behind a sequence, as another relay does that knows of no more.
+func (b *bench) openAt(t *testing.T, log mainstay.TopicLane, sequence int64) {
+	t.Helper()
+	b.db.mu.Lock()
+	late := b.db.progress[log]
+	early := b.db.logs[log][sequence-1]
+	b.db.progress[log] = relay.Progress{TopicLane: log, Incarnation: 1, Sequence: sequence, MessageID: early.ID, BrokerPosition: sequence}
+	b.db.mu.Unlock()
+	if _, err := b.db.OpenIncarnation(t.Context(), relay.Opening{Seen: 1, Above: 1, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	b.db.mu.Lock()
+	defer b.db.mu.Unlock()
+	b.db.progress[log] = late
+}
+
+// TestRelay_KnowsTheHistoryOfALaneThatItTakesOver: its holder of before has published a part of an incarnation that
+// this relay has not heard of.
+func TestRelay_KnowsTheHistoryOfALaneThatItTakesOver(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 6)
+		r := relay.New(relay.Config{Store: b.db, Leases: b.db, Broker: b.faulty, Holder: "a", Lanes: 4, Check: time.Hour, Logger: b.logger})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = r.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		settle(t, relay.DefaultRecord)
+		b.openAt(t, log, 3)
+		b.db.mu.Lock()
+		other := b.db.logs[log][3:5] // published by the other, who has the lane for a while and records nothing
+		b.db.holders[0] = holding{holder: "b", epoch: b.db.holders[0].epoch + 1, expires: time.Now().Add(relay.DefaultTTL)}
+		b.db.mu.Unlock()
+		if _, err := b.mem.Publish(t.Context(), other, nil); err != nil {
+			t.Fatal(err)
+		}
+		settle(t, 3*relay.DefaultTTL)
+		b.wantBroker(t, log, 1, 2, 3, 4, 5, 6, 4, 5, 4, 5, 6) // copies do no harm
 	})
 }

@@ -14,8 +14,8 @@ import (
 // sharing is a database that gives each log an equal share of a round, as PostgreSQL's does.
 type sharing struct{ *database }
 
-func (s sharing) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
-	return s.database.ReadLog(ctx, after, limit/len(after)*len(after))
+func (s sharing) ReadLogIn(ctx context.Context, era string, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	return s.database.ReadLogIn(ctx, era, after, limit/len(after)*len(after))
 }
 
 // A backlog is moved at once, and not a round at each poll, also when no round is as large as it may be.

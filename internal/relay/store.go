@@ -33,12 +33,14 @@ type Advance struct {
 	Done     bool
 }
 
-// Save is what a round has changed: progress and refills, under the leases of their lanes, in an era.
+// Save is what a round has changed: progress and refills, under the leases of their lanes. Era and Incarnation are the
+// relay's idea of the database's history; the zero values are any.
 type Save struct {
-	Era      string
-	Leases   []lease.Lease
-	Progress []Progress
-	Refills  []Advance
+	Era         string
+	Incarnation int64
+	Leases      []lease.Lease
+	Progress    []Progress
+	Refills     []Advance
 }
 
 // Opening says which incarnation is to be opened: one above Seen, which is the current one, and above Above, the
@@ -53,13 +55,15 @@ type Opening struct {
 type Store interface {
 	// Heads answers with the last sequence of every log, those without messages excepted.
 	Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
-	// ReadLog reads messages of the given logs, each after the sequence given for it, in order within each log and
+	// ReadLogIn reads messages of the given logs, each after the sequence given for it, in order within each log and
 	// at most limit in all, taken from the logs in turn. What the process itself has just written comes from memory.
-	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
+	// Each of them was read in this era, or it is lease.ErrFenced: after what was published in one era nothing of
+	// another may follow before the two were compared.
+	ReadLogIn(ctx context.Context, era string, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
 	// Progress reads the progress of every log.
 	Progress(ctx context.Context) ([]Progress, error)
 	// SaveProgress writes progress, and moves refills, under the leases of their lanes; lease.ErrFenced when one of
-	// them was lost, or the era is over: then nothing is written. A refill that is not at From any more was taken back
+	// them was lost, the era is over, or the incarnation is: then nothing is written. A refill that is not at From any more was taken back
 	// meanwhile, and stays where it is.
 	SaveProgress(ctx context.Context, s Save) error
 	// Seam is what the database says of its own history.

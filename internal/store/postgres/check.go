@@ -69,7 +69,8 @@ func (s *Store) check(ctx context.Context) error {
 		return fmt.Errorf("reading when the database was founded: %w", err)
 	}
 	s.origin = strconv.FormatInt(founded, 36)
-	return nil
+	_, err = s.Seam(ctx) // what is remembered from here on is of this era
+	return err
 }
 
 const durabilityQuery = `/* check.durability */

@@ -13,7 +13,7 @@ import (
 const (
 	prepareState = `/* sequencer.prepare */
 update sequencer_state set epoch = $1, version = version + 1 where epoch <= $1 returning incarnation`
-	identityQuery = `/* sequencer.identity */ select identity as was, database_identity() as is from meta`
+	identityQuery = `/* sequencer.identity */ select identity as was, database_identity() as is, database_era() as era from meta`
 	openQuery     = `/* sequencer.open_incarnation */
 insert into incarnation (id, topic, lane, first_sequence, reason)
 select $1, k.topic, k.lane, coalesce((select last_sequence from log_head h where h.topic = k.topic and h.lane = k.lane), 0) + 1, $2
@@ -52,10 +52,11 @@ func (s *Store) prepare(ctx context.Context, tx *sqlx.Tx, l lease.Lease) error {
 	if len(incarnations) == 0 {
 		return fmt.Errorf("taking the sequencer's state: %w", lease.ErrFenced)
 	}
-	var identity struct{ Was, Is string }
+	var identity struct{ Was, Is, Era string }
 	if err := tx.GetContext(ctx, &identity, identityQuery); err != nil {
 		return fmt.Errorf("reading the database's identity: %w", err)
 	}
+	s.prepared = identity.Era
 	if identity.Was == identity.Is {
 		return nil
 	}

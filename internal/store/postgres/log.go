@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mainstay-io/mainstay"
+	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
@@ -50,28 +51,34 @@ func (s *Store) readHeads(ctx context.Context, query string) (map[mainstay.Topic
 
 // ReadLog reads messages of the given logs, from memory where it holds the next one.
 func (s *Store) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	return s.ReadLogIn(ctx, "", after, limit)
+}
+
+// errAnotherEra is lease.ErrFenced, as the fence of a unit's era is.
+var errAnotherEra = fmt.Errorf("%w: the database may have gone back to an earlier moment", lease.ErrFenced)
+
+// ReadLogIn is ReadLog in an era; "" is any.
+func (s *Store) ReadLogIn(ctx context.Context, era string, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
 	if len(after) == 0 {
 		return nil, nil
 	}
 	share := max(1, limit/len(after))
-	var out []*mainstay.Message
-	missing := map[mainstay.TopicLane]int64{}
-	for log, sequence := range after {
-		ms, all := s.tail.after(log, sequence, share)
-		if len(ms) == 0 && !all {
-			missing[log] = sequence
-		}
-		out = append(out, ms...)
+	out, missing, began := s.tail.next(after, share)
+	if era != "" && era != began.era {
+		return nil, fmt.Errorf("reading the log: %w", errAnotherEra)
 	}
 	if len(missing) == 0 {
 		return out, nil
 	}
-	began := s.tail.moment()
-	read, err := s.readRows(ctx, missing, share)
-	if err != nil {
+	read, same, err := s.readRows(ctx, missing, share, began.era)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("reading the log: %w", translate(ctx, err))
+	case same:
+		s.tail.add(read, began)
+	case era != "":
+		return nil, fmt.Errorf("reading the log: %w", errAnotherEra)
 	}
-	s.tail.add(read, began)
 	return append(out, read...), nil
 }
 
@@ -123,7 +130,8 @@ type place struct {
 	incarnation, sequence int64
 }
 
-func (s *Store) readRows(ctx context.Context, after map[mainstay.TopicLane]int64, share int) ([]*mainstay.Message, error) {
+// readRows reads from the database; same says that it was all the time in the era.
+func (s *Store) readRows(ctx context.Context, after map[mainstay.TopicLane]int64, share int, era string) (ms []*mainstay.Message, same bool, err error) {
 	var topics []string
 	var lanes []int
 	var sequences []int64
@@ -132,22 +140,24 @@ func (s *Store) readRows(ctx context.Context, after map[mainstay.TopicLane]int64
 	}
 	var rows []positionsRow
 	if err := s.db.SelectContext(ctx, &rows, readPositions, topics, lanes, sequences, share); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(rows) == 0 {
-		return nil, nil
+		return nil, true, nil
 	}
 	known := s.tail.moment().current
 	if slices.ContainsFunc(rows, func(r positionsRow) bool { return r.Incarnation > known }) {
 		if _, err := s.Seam(ctx); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return s.readOutbox(ctx, rows, share)
+	return s.readOutbox(ctx, rows, share, era)
 }
 
+// readOutboxQuery says with each row whether the database is in the era: what the log said before was then said in it,
+// too, as eras do not come back.
 const readOutboxQuery = `/* log.read_outbox */
-select id::text as id, position, created_at, key, type, aggregatetype, aggregateid, headers, payload
+select id::text as id, position, created_at, key, type, aggregatetype, aggregateid, headers, payload, (select database_era() = $4) as same
 from outbox where position = any($1::bigint[]) and created_at between $2 and $3`
 
 type outboxRow struct {
@@ -160,10 +170,11 @@ type outboxRow struct {
 	AggregateID   string
 	Headers       []byte
 	Payload       []byte
+	Same          bool
 }
 
-// readOutbox fetches the first share messages of each log, in the order of the rows.
-func (s *Store) readOutbox(ctx context.Context, rows []positionsRow, share int) ([]*mainstay.Message, error) {
+// readOutbox fetches the first share messages of each log, in the order of the rows; see readRows.
+func (s *Store) readOutbox(ctx context.Context, rows []positionsRow, share int, era string) (ms []*mainstay.Message, same bool, err error) {
 	places := map[int64]place{}
 	var order []int64
 	count := map[mainstay.TopicLane]int{}
@@ -187,26 +198,26 @@ func (s *Store) readOutbox(ctx context.Context, rows []positionsRow, share int) 
 		}
 	}
 	var found []outboxRow
-	if err := s.db.SelectContext(ctx, &found, readOutboxQuery, order, oldest, newest); err != nil {
-		return nil, err
+	if err := s.db.SelectContext(ctx, &found, readOutboxQuery, order, oldest, newest, era); err != nil {
+		return nil, false, err
 	}
 	byPosition := make(map[int64]*mainstay.Message, len(found))
 	for _, r := range found {
 		at := places[r.Position]
 		m, err := r.message(at)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		m.Since = s.tail.since(at.TopicLane, at.incarnation)
 		byPosition[r.Position] = m
 	}
-	ms := make([]*mainstay.Message, 0, len(order))
+	ms = make([]*mainstay.Message, 0, len(order))
 	for _, position := range order {
 		if m := byPosition[position]; m != nil { // nil: its partition is gone; the reader sees the gap
 			ms = append(ms, m)
 		}
 	}
-	return ms, nil
+	return ms, len(found) == 0 || found[0].Same, nil
 }
 
 func (r *outboxRow) message(at place) (*mainstay.Message, error) {

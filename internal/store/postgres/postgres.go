@@ -98,8 +98,9 @@ type Store struct {
 		sessions map[string]*sql.Conn
 	}
 
-	mu  sync.Mutex
-	seq *sequencerState // nil: not read yet
+	mu       sync.Mutex
+	seq      *sequencerState // nil: not read yet
+	prepared string          // the era in which Prepare was called
 
 	once sync.Once
 }

@@ -67,6 +67,9 @@ func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
 		if save.Era != "" {
 			t.Queue(fenceEra, save.Era)
 		}
+		if save.Incarnation > 0 {
+			t.Queue(fenceIncarnation, save.Incarnation)
+		}
 		if len(ps) > 0 {
 			t.Queue(saveProgressQuery, topics, lanes, incarnations, sequences, ids, positions, under)
 		}

@@ -18,6 +18,8 @@ const (
 select database_era() as era, compared, (select incarnation from sequencer_state) as current from seam`
 	incarnationsQuery = `/* seam.incarnations */ select id, topic, lane, first_sequence from incarnation order by id`
 	fenceEra          = `/* seam.fence */ select fence(database_era() = $1, 'the database may have gone back to an earlier moment')`
+	fenceIncarnation  = `/* seam.fence_incarnation */
+select fence((select incarnation from sequencer_state) = $1, 'a new incarnation was opened')`
 )
 
 type seamRow struct {
@@ -62,11 +64,9 @@ func (t *tail) turn(seam history.Seam) {
 	if t.past.Era == seam.Era && t.past.Current == seam.Current {
 		return
 	}
-	if t.past.Era != "" {
-		clear(t.logs)
-		t.heads = nil
-		t.forget()
-	}
+	clear(t.logs)
+	t.heads = nil
+	t.forget()
 	t.past = seam
 }
 

@@ -113,7 +113,7 @@ func TestTail_TakesNothingReadBeforeAnIncarnationWasOpened(t *testing.T) {
 	began := tl.moment()
 	tl.turn(history.Seam{Era: "1", Current: 2, Logs: map[mainstay.TopicLane]history.Log{log: {{ID: 2, First: 1}}}})
 	tl.add([]*mainstay.Message{{Topic: "orders", Sequence: 1, Incarnation: 1}}, began)
-	if ms, _ := tl.after(log, 0, 1); len(ms) > 0 {
+	if ms, _, _ := tl.next(map[mainstay.TopicLane]int64{log: 0}, 1); len(ms) > 0 {
 		t.Errorf("memory has %+v", ms[0])
 	}
 }

@@ -15,6 +15,7 @@ import (
 type sequencerState struct {
 	Version     int64
 	Epoch       int64
+	Era         string
 	Incarnation int64
 	// Xmax and Xip are of the snapshot: everything visible in it is numbered.
 	Xmax string
@@ -27,7 +28,7 @@ type sequencerState struct {
 }
 
 const stateQuery = `/* sequencer.state */
-select version, epoch, incarnation, pg_snapshot_xmax(snapshot)::text as xmax,
+select version, epoch, database_era() as era, incarnation, pg_snapshot_xmax(snapshot)::text as xmax,
        array(select pg_snapshot_xip(snapshot))::text as xip, upper::text as upper, after_position
 from sequencer_state`
 
@@ -35,9 +36,11 @@ from sequencer_state`
 const idleMove = 10 * time.Second
 
 // A round is one statement, so that what it reads and the snapshot that it stores are of the same instant. Unseen
-// are the transactions that had not begun in the stored snapshot ($1) and those that were under way in it ($6); a
+// are the transactions that had not begun in the stored snapshot ($1) and those that were under way in it ($7); a
 // row of theirs is numbered if it is visible now. The state row is the guard: a sequencer that had to wait for it
-// finds a later version there and numbers nothing, since its view of the outbox is older than that row.
+// finds a later version there and numbers nothing, since its view of the outbox is older than that row. Nor does it in
+// another era ($6) than that in which it read the row: a database that went back has other transactions under the same
+// ids, and may well come to the same version.
 //
 // Each branch over the outbox costs a scan of every partition, to be set up if not to be run: so a round has the one
 // for transactions that were under way only where there were any.
@@ -48,16 +51,16 @@ with fresh as materialized (
     select position, created_at, topic, lane from outbox where xid >= $1::xid8`
 	roundUnderWay = `
     union all
-    select position, created_at, topic, lane from outbox where xid = any($6::xid8[])`
+    select position, created_at, topic, lane from outbox where xid = any($7::xid8[])`
 	roundGuard = `
     limit $2::bigint + 1
 ), size as (
-    select count(*) as n from fresh
+    select count(*) as n, database_era() = $6 as same from fresh
 ), guard as (
     update sequencer_state s set version = s.version + 1, epoch = $4, moved_at = clock_timestamp(),
         snapshot = pg_current_snapshot()
     from size
-    where s.version = $3 and s.epoch <= $4 and n <= $2 and (n > 0 or $5)
+    where s.version = $3 and s.epoch <= $4 and same and n <= $2 and (n > 0 or $5)
     returning s.*, true as take
 )`
 	// noteLarge keeps where a difference that is too large for a round ends: chunks follow.
@@ -65,22 +68,22 @@ with fresh as materialized (
 update sequencer_state s set version = s.version + 1, epoch = $3, moved_at = clock_timestamp(), upper = pg_current_snapshot(),
     after_position = coalesce(least((select min(position) from outbox where xid >= $1::xid8),
                                     (select min(position) from outbox where xid = any($4::xid8[]))), 1) - 1
-where s.version = $2 and s.epoch <= $3`
-	// roundChunk: the next $2 of the difference between the snapshot and $7, behind position $8.
+where s.version = $2 and s.epoch <= $3 and database_era() = $5`
+	// roundChunk: the next $2 of the difference between the snapshot and $8, behind position $9.
 	roundChunk = `/* sequencer.chunk */
 with fresh as materialized (
     select position, created_at, topic, lane from outbox
-    where position > $8::bigint and (xid >= $1::xid8 or xid = any($6::xid8[])) and pg_visible_in_snapshot(xid, $7::pg_snapshot)
+    where position > $9::bigint and (xid >= $1::xid8 or xid = any($7::xid8[])) and pg_visible_in_snapshot(xid, $8::pg_snapshot)
     order by position limit $2::bigint
 ), size as (
-    select count(*) as n, count(*) < $2 as drained, max(position) as last from fresh
+    select count(*) as n, count(*) < $2 as drained, max(position) as last, database_era() = $6 as same from fresh
 ), guard as (
     update sequencer_state s set version = s.version + 1, epoch = $4, moved_at = clock_timestamp(),
         snapshot = case when drained then s.upper else s.snapshot end,
         upper = case when drained then null else s.upper end,
         after_position = case when drained then null else size.last end
     from size
-    where s.version = $3 and s.epoch <= $4 and $5
+    where s.version = $3 and s.epoch <= $4 and same and $5
     returning s.*, true as take
 )`
 	// roundNumber is the rest of a round and of a chunk.
@@ -97,7 +100,7 @@ with fresh as materialized (
     select b.topic, b.lane, h.last_sequence - b.n + 1, h.last_sequence, g.incarnation, b.oldest, b.newest, b.positions
     from batch b join head h on h.topic = b.topic and h.lane = b.lane cross join guard g
 )
-select size.n, g.take, g.version, g.epoch, g.incarnation, pg_snapshot_xmax(g.snapshot)::text as xmax,
+select size.n, size.same, g.take, g.version, g.epoch, g.incarnation, pg_snapshot_xmax(g.snapshot)::text as xmax,
        case when g.take is not null then array(select pg_snapshot_xip(g.snapshot))::text end as xip,
        g.upper::text as upper, g.after_position, b.topic, b.lane, h.last_sequence as head, b.positions
 from size left join guard g on true left join (batch b join head h on h.topic = b.topic and h.lane = b.lane) on true`
@@ -105,6 +108,7 @@ from size left join guard g on true left join (batch b join head h on h.topic = 
 
 type roundRow struct {
 	N           int
+	Same        bool
 	Take        *bool
 	Version     *int64
 	Epoch       *int64
@@ -138,8 +142,11 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 	row := rows[0]
 	switch {
 	case row.Take != nil:
+	case !row.Same:
+		s.forgetState()
+		return 0, false, fmt.Errorf("running a round: %w", errAnotherEra)
 	case s.seq.Upper == nil && row.N == 0:
-		s.tail.grow(s.seq.Incarnation, nil)
+		s.tail.grow(s.seq.Era, s.seq.Incarnation, nil)
 		return 0, false, nil // there is nothing new
 	case s.seq.Upper == nil && row.N > s.cfg.Chunk:
 		return 0, true, s.takeInChunks(ctx, l)
@@ -150,10 +157,10 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 	// Behind the last chunk is what came after the difference had been noted.
 	more = s.seq.Upper != nil
 	s.seq = &sequencerState{
-		Version: *row.Version, Epoch: *row.Epoch, Incarnation: *row.Incarnation, Xmax: *row.Xmax, Xip: *row.Xip,
+		Version: *row.Version, Epoch: *row.Epoch, Era: s.seq.Era, Incarnation: *row.Incarnation, Xmax: *row.Xmax, Xip: *row.Xip,
 		Upper: row.Upper, After: row.After, moved: clock.Start(),
 	}
-	s.tail.grow(s.seq.Incarnation, grownLogs(rows))
+	s.tail.grow(s.seq.Era, s.seq.Incarnation, grownLogs(rows))
 	if numbered > 0 {
 		s.news.say(grown)
 	}
@@ -174,7 +181,7 @@ func grownLogs(rows []roundRow) []numbered {
 func (s *Store) round(ctx context.Context, l lease.Lease) ([]roundRow, error) {
 	var rows []roundRow
 	st := s.seq
-	args := []any{st.Xmax, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove}
+	args := []any{st.Xmax, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove, st.Era}
 	var query string
 	switch {
 	case st.Upper != nil:
@@ -198,14 +205,14 @@ const noXids = "{}"
 // row, that is found when it is read.
 func (s *Store) takeInChunks(ctx context.Context, l lease.Lease) error {
 	st := s.seq
-	if _, err := s.seqDB.ExecContext(ctx, noteLarge, st.Xmax, st.Version, l.Epoch, st.Xip); err != nil {
+	if _, err := s.seqDB.ExecContext(ctx, noteLarge, st.Xmax, st.Version, l.Epoch, st.Xip, st.Era); err != nil {
 		s.forgetState()
 		return fmt.Errorf("noting a large difference: %w", translate(ctx, err))
 	}
 	return s.readState(ctx, l)
 }
 
-// readState reads the state row; lease.ErrFenced when a later lease has written it.
+// readState reads the state row; lease.ErrFenced when a later lease has written it, or in another era than Prepare's.
 func (s *Store) readState(ctx context.Context, l lease.Lease) error {
 	s.forgetState()
 	st := sequencerState{moved: clock.Start()}
@@ -214,6 +221,9 @@ func (s *Store) readState(ctx context.Context, l lease.Lease) error {
 	}
 	if st.Epoch > l.Epoch {
 		return fmt.Errorf("the sequencer's state has epoch %d: %w", st.Epoch, lease.ErrFenced)
+	}
+	if st.Era != s.prepared {
+		return fmt.Errorf("reading the sequencer's state: %w", errAnotherEra)
 	}
 	heads, err := s.readHeads(ctx, headsQuery)
 	if err != nil {

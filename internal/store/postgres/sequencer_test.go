@@ -152,6 +152,7 @@ func TestSequencer_NumbersExactlyWhatWasCommitted(t *testing.T) {
 	small := func(c *Config) { c.Chunk = 3 }
 	a, b := openStore(t, url, small), openStore(t, url, small)
 	l := lead(t, a)
+	prepare(t, b, l)
 	p := pool(t, url)
 	rapid.Check(t, func(rt *rapid.T) {
 		w := &world{
@@ -186,8 +187,10 @@ func TestSequencer_OldViewNumbersNothing(t *testing.T) {
 	patient := func(c *Config) { c.LockTimeout = time.Minute }
 	a, b := openStore(t, url, patient), openStore(t, url, patient)
 	l := lead(t, a)
+	prepare(t, b, l)
+	send(t, a, message("orders", "k0"))
 	drain(t, a, l)
-	drain(t, b, l)
+	drain(t, b, l) // both know the state as it is now
 	send(t, a, message("orders", "k1"), message("orders", "k2"))
 
 	p := pool(t, url)

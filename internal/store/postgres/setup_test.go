@@ -77,10 +77,15 @@ func lead(t testing.TB, s *Store) lease.Lease {
 	if err != nil || len(ls) != 1 {
 		t.Fatal(ls, err)
 	}
-	if err := s.Prepare(t.Context(), ls[0]); err != nil {
+	prepare(t, s, ls[0])
+	return ls[0]
+}
+
+func prepare(t testing.TB, s *Store, l lease.Lease) {
+	t.Helper()
+	if err := s.Prepare(t.Context(), l); err != nil {
 		t.Fatal(err)
 	}
-	return ls[0]
 }
 
 // drain runs rounds until there is nothing more.

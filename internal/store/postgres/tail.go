@@ -39,7 +39,8 @@ type tail struct {
 	heads map[mainstay.TopicLane]int64
 	asOf  clock.Mono
 
-	// past is the history that all of this belongs to.
+	// past is the history that all of this belongs to: nothing is taken that was read, committed or numbered in another
+	// era, as another database may have other messages under the same positions and sequences.
 	past history.Seam
 
 	// own has by position what this process has committed while its sequencer numbers; order has the positions in the
@@ -85,11 +86,25 @@ func (t *tail) put(m *mainstay.Message) {
 	t.logs[m.TopicLane()] = append(log, m)
 }
 
-// after gives messages behind a sequence; none when memory does not hold the next one. All says that there are no
-// others behind it in the log.
-func (t *tail) after(log mainstay.TopicLane, sequence int64, limit int) (ms []*mainstay.Message, all bool) {
+// next gives at most share messages of each log, behind the sequences given, as of a moment; missing are the logs of
+// which memory does not hold the next one.
+func (t *tail) next(after map[mainstay.TopicLane]int64, share int) (ms []*mainstay.Message, missing map[mainstay.TopicLane]int64, at moment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	missing = map[mainstay.TopicLane]int64{}
+	for log, sequence := range after {
+		held, all := t.after(log, sequence, share)
+		if len(held) == 0 && !all {
+			missing[log] = sequence
+		}
+		ms = append(ms, held...)
+	}
+	return ms, missing, t.momentLocked()
+}
+
+// after gives messages behind a sequence; none when memory does not hold the next one. All says that there are no
+// others behind it in the log. t.mu is held.
+func (t *tail) after(log mainstay.TopicLane, sequence int64, limit int) (ms []*mainstay.Message, all bool) {
 	if t.numbering() && sequence >= t.heads[log] {
 		return nil, true
 	}
@@ -165,14 +180,15 @@ func scanWritten(rows pgx.Rows, into *[]written) error {
 	return rows.Err()
 }
 
-// committed remembers messages of this process until they are numbered. It copies what their sender may change.
-func (t *tail) committed(ms []*mainstay.Message, at []written) {
+// committed remembers messages of this process, whose transaction began at a moment, until they are numbered. It copies
+// what their sender may change.
+func (t *tail) committed(ms []*mainstay.Message, at []written, began moment) {
 	if len(ms) != len(at) {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.heads == nil {
+	if t.heads == nil || began != t.momentLocked() {
 		return
 	}
 	for i, m := range ms {
@@ -208,15 +224,18 @@ type numbered struct {
 	positions []int64
 }
 
-// grow takes what a round has numbered; nothing is a round too. Messages that this process has committed follow their
-// log in memory from here on.
-func (t *tail) grow(incarnation int64, logs []numbered) {
+// grow takes what a round has numbered in an era; nothing is a round too. Messages that this process has committed
+// follow their log in memory from here on.
+func (t *tail) grow(era string, incarnation int64, logs []numbered) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.heads == nil {
 		return
 	}
 	t.asOf = clock.Start()
+	if era != t.past.Era {
+		t.forget()
+	}
 	for _, l := range logs {
 		t.heads[l.TopicLane] = l.head
 		for i, position := range l.positions {

@@ -24,7 +24,7 @@ func TestReadLog_FromMemoryIsWhatTheDatabaseHas(t *testing.T) {
 		t.Fatalf("%d numbered", n)
 	}
 	log := m.TopicLane()
-	held, _ := s.tail.after(log, 0, 10)
+	held, _, _ := s.tail.next(map[mainstay.TopicLane]int64{log: 0}, 10)
 	if len(held) != 2 {
 		t.Fatalf("memory has %d messages, want both", len(held))
 	}
@@ -48,7 +48,7 @@ func TestReadLog_AsksTheDatabaseWhenAnotherSequencerNumbers(t *testing.T) {
 	s, other := openStore(t, url), openStore(t, url)
 	drain(t, s, lead(t, s))
 	log := mainstay.TopicLane{Topic: "orders"}
-	if _, all := s.tail.after(log, 0, 1); !all {
+	if _, missing, _ := s.tail.next(map[mainstay.TopicLane]int64{log: 0}, 1); len(missing) > 0 {
 		t.Error("the sequencer's process does not know that there is nothing")
 	}
 	old := lead(t, s)

@@ -24,6 +24,7 @@ type tx struct {
 	// it is sent. failed is what became of it, when that was an error: the unit then ends with it, whatever it does.
 	first  *batch
 	failed error
+	began  moment // of what this process remembers
 	queued []outbox.Statement
 	sent   []*mainstay.Message
 	after  []func()
@@ -163,7 +164,7 @@ func (s *Store) do(ctx context.Context, prelude *batch, fn func(ctx context.Cont
 		return translate(ctx, fmt.Errorf("taking a connection: %w", err))
 	}
 	defer conn.Close() // it goes back to the pool
-	t := &tx{conn: conn, now: s.cfg.Clock(), first: begin(prelude)}
+	t := &tx{conn: conn, now: s.cfg.Clock(), first: begin(prelude), began: s.tail.moment()}
 	err = call(context.WithValue(ctx, insideKey{}, true), t, fn)
 	switch {
 	case t.failed != nil:
@@ -222,7 +223,7 @@ func (s *Store) commit(ctx context.Context, t *tx) error {
 	switch {
 	case err == nil:
 		if len(t.sent) > 0 {
-			s.tail.committed(t.sent, at)
+			s.tail.committed(t.sent, at, t.began)
 			s.sayAppended()
 		}
 		for _, fn := range t.after {

@@ -127,6 +127,11 @@ func readHeads(ctx context.Context, q queryer, query string, args ...any) (map[m
 	return heads, nil
 }
 
+// ReadLogIn is ReadLog: a file that is open does not go back to an earlier moment.
+func (s *Store) ReadLogIn(ctx context.Context, _ string, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	return s.ReadLog(ctx, after, limit)
+}
+
 // ReadLog reads messages of the given logs, from memory where it reaches back far enough.
 func (s *Store) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
 	if len(after) == 0 {
@@ -203,6 +208,9 @@ func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
 	return s.do(ctx, s.drain, func(ctx context.Context, t *tx) error {
 		if err := checkLeases(ctx, t, leases); err != nil {
 			return err
+		}
+		if is := s.past.Load().Current; save.Incarnation > 0 && save.Incarnation != is {
+			return fmt.Errorf("saving progress in incarnation %d, and it is %d: %w", save.Incarnation, is, lease.ErrFenced)
 		}
 		for _, p := range ps {
 			epoch, ok := epochs[p.Lane]

@@ -487,6 +487,10 @@ func logIncarnations(t *testing.T, f *Fixture) {
 	}
 	err = f.Unit(t.Context(), lane.Unit{Consumer: "c", Leases: reader}, func(context.Context, lane.Tx) error { return nil })
 	fenced(t, "who has read before", err)
+	late := relay.Save{Leases: ls, Incarnation: before.Current, Progress: []relay.Progress{{TopicLane: log, Incarnation: before.Current, Sequence: 3}}}
+	fenced(t, "a relay that does not know of it", f.SaveProgress(t.Context(), late))
+	late.Incarnation = after.Current
+	noError(t, "a relay that does", f.SaveProgress(t.Context(), late))
 	noError(t, "comparing", f.Compared(t.Context(), "another era"))
 	noError(t, "comparing", f.Compared(t.Context(), after.Era))
 	after, err = f.Seam(t.Context())
