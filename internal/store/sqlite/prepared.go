@@ -155,16 +155,16 @@ func (w *writer) close() {
 
 // insert is an insert of one row that can be written for many rows.
 type insert struct {
-	head string // up to the first row
+	head string // up to the first row, for more than one
 	row  string // "(...)"
 }
 
 // parseInsert takes apart a positional query; nil for anything else than an insert of one row of parameters and
 // constants: one with a conflict clause or an expression may see the rows before it.
 func parseInsert(query string) *insert {
-	const values = "values ("
+	const into, values = "insert into ", "values ("
 	at := strings.LastIndex(query, values)
-	if at < 0 || !strings.Contains(query, "insert into ") || !strings.HasSuffix(query, ")") {
+	if at < 0 || strings.Count(query, into) != 1 || !strings.HasSuffix(query, ")") {
 		return nil
 	}
 	at += len(values)
@@ -175,8 +175,9 @@ func parseInsert(query string) *insert {
 			return nil
 		}
 	}
-	return &insert{head: query[:at-1], row: query[at-1:]}
+	return &insert{head: strings.Replace(query[:at-1], into, "insert or fail into ", 1), row: query[at-1:]}
 }
 
-// rows is the query for n rows.
+// rows is the query for n rows. When one of them fails, those before it stay: the unit is rolled back anyway, and SQLite
+// need not keep a copy of every page for the statement alone.
 func (in *insert) rows(n int) string { return in.head + in.row + strings.Repeat(", "+in.row, n-1) }

@@ -1,5 +1,5 @@
 // Package sqlite is the machinery's store on SQLite: one file, one writer. All writes go through one goroutine that
-// folds the units of work that have arrived into one transaction, each behind a savepoint of its own, so that one
+// folds the units of work that have arrived into one transaction, from which each can be taken out again, so that one
 // wait for the disk serves many of them and each still fails alone. Reads use connections of their own.
 //
 // The file must have one process at a time; whoever opens it holds the directory's lock.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -192,6 +193,68 @@ func TestStore_SwallowedFullDisk(t *testing.T) {
 		t.Fatalf("%d messages without their transaction", n)
 	}
 }
+
+// TestStore_FailsAlone: of units that share a transaction those that fail leave nothing behind, and those before and
+// after them everything, once, however often they ran.
+func TestStore_FailsAlone(t *testing.T) {
+	t.Parallel()
+	s := open(t, newFile(t))
+	inside, goOn := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	begun := sync.OnceFunc(func() { close(inside) })
+	wg.Go(func() {
+		err := s.Run(context.Background(), func(context.Context, mainstay.Tx) error { begun(); <-goOn; return nil })
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-inside // what follows is one fold, or two
+	const units = 12
+	var told, ran [units]atomic.Int64
+	var errs [units]error
+	for i := range units {
+		wg.Go(func() {
+			errs[i] = s.Run(context.Background(), func(ctx context.Context, tx mainstay.Tx) error {
+				ran[i].Add(1)
+				tx.OnCommit(func() { told[i].Add(1) })
+				tx.Send(&mainstay.Message{Topic: "a", Key: "k", Type: "test.happened", Payload: []byte{byte(i)}})
+				tx.Queue(`insert into stock (sku, on_hand, reserved, shipped) values ($1, 1, 0, 0)`, fmt.Sprint(i))
+				switch i % 4 {
+				case 1:
+					return errOops
+				case 2:
+					panic(errOops)
+				case 3:
+					for _, sku := range []string{"a", "b", "c", "a"} { // the last one is refused, in a merged statement
+						tx.Queue(`insert into stock (sku, on_hand, reserved, shipped) values ($1, $2, $3, $4)`, fmt.Sprint(sku, i), 0, 0, 0)
+					}
+				}
+				return nil
+			})
+		})
+	}
+	close(goOn)
+	wg.Wait()
+	for i := range units {
+		ok := i%4 == 0
+		if (errs[i] == nil) != ok || (told[i].Load() == 1) != ok || told[i].Load() > 1 {
+			t.Errorf("unit %d ended with %v, and told %d times of it", i, errs[i], told[i].Load())
+		}
+		if n := ran[i].Load(); n < 1 || n > 2 || !ok && n > 1 {
+			t.Errorf("unit %d ran %d times", i, n)
+		}
+	}
+	var skus, sequences int
+	query := `select (select count(*) from stock), (select max(sequence) from outbox)`
+	if err := s.Reader().QueryRowContext(t.Context(), query).Scan(&skus, &sequences); err != nil {
+		t.Fatal(err)
+	}
+	if skus != units/4 || count(t, s) != units/4 || sequences != units/4 {
+		t.Errorf("%d rows, %d messages up to sequence %d, want %d each", skus, count(t, s), sequences, units/4)
+	}
+}
+
+var errOops = errors.New("oops")
 
 func TestStore_ClosesWhileUnitsWait(t *testing.T) {
 	t.Parallel()

@@ -117,7 +117,7 @@ func (t *tx) queueOne(missing error, query string, args ...any) {
 	t.queued = append(t.queued, statement{sql: query, args: args, missing: missing})
 }
 
-// finish is the last thing before the savepoint is released: queued statements, then the outbox. It gives back the
+// finish is the last thing that a unit does: queued statements, then the outbox. It gives back the
 // messages with their sequences.
 func (t *tx) finish(ctx context.Context) ([]*mainstay.Message, error) {
 	if err := t.flush(); err != nil {

@@ -37,12 +37,15 @@ type job struct {
 	fn   func(ctx context.Context, tx *tx) error
 	done chan error // has room for one
 	err  error
-	sent []*mainstay.Message
+	// skipped says that it did not run, as its caller had left.
+	skipped bool
+	sent    []*mainstay.Message
 	// after is what runs once it is committed.
 	after []func()
 }
 
-// do runs fn in a transaction, behind a savepoint of its own, and waits for the commit.
+// do runs fn in a transaction that it may share with others, whatever becomes of those, and waits for the commit. When
+// a neighbour fails, fn runs twice, and what the first time has written is gone.
 func (s *Store) do(ctx context.Context, queue chan *job, fn func(ctx context.Context, tx *tx) error) error {
 	if ctx.Value(insideKey{}) != nil {
 		return errors.New("a transaction inside a transaction: use the one that is there")
@@ -84,6 +87,7 @@ type writer struct {
 	store      *Store
 	conn       *sql.Conn
 	statements map[string]*prepared
+	guarded    bool                // units of this fold have savepoints
 	values     []driver.NamedValue // of the statement that is being run
 }
 
@@ -126,17 +130,18 @@ func (w *writer) fold(first *job) {
 		w.answer(jobs, *err)
 		return
 	}
+	w.guarded = false
 	err := w.exec(ctx, "begin immediate")
 	if err == nil {
 		began := clock.Start()
-		err = w.unit(ctx, first)
+		err = w.unit(ctx, jobs)
 		for err == nil && len(jobs) < maxFold && began.Elapsed() < foldTime {
 			j := w.next()
 			if j == nil {
 				break
 			}
 			jobs = append(jobs, j)
-			err = w.unit(ctx, j)
+			err = w.unit(ctx, jobs)
 		}
 		if err == nil {
 			err = w.commit(ctx)
@@ -202,15 +207,57 @@ func (w *writer) answer(jobs []*job, err error) {
 	}
 }
 
-// unit runs one job behind its savepoint. Its error is in j.err, and then it has written nothing. The result is the
-// error that ended the whole transaction: SQLite does that by itself when the disk is full or fails.
-func (w *writer) unit(ctx context.Context, j *job) error {
-	if j.ctx.Err() != nil {
-		j.err = context.Cause(j.ctx)
-		return nil //nolint:nilerr // it is the job's, not the transaction's
+// unit runs the last of the jobs. Its error is in the job, and then it has written nothing. The result is the error that
+// ended the whole transaction: SQLite does that by itself when the disk is full or fails.
+//
+// A savepoint costs a copy of every page that is changed behind it, and hardly a unit fails. So the first units of a
+// fold have none. When one fails, what is written is rolled back, and those before it run again; from then on each has
+// a savepoint of its own, so no unit runs more than twice.
+func (w *writer) unit(ctx context.Context, jobs []*job) error {
+	j := jobs[len(jobs)-1]
+	if w.guarded {
+		return w.behindSavepoint(ctx, j)
 	}
+	if err := w.try(ctx, j); err != nil || j.err == nil || j.skipped {
+		return err
+	}
+	if err := w.exec(ctx, "rollback"); err != nil {
+		return err
+	}
+	if err := w.exec(ctx, "begin immediate"); err != nil {
+		return err
+	}
+	w.guarded = true
+	for _, before := range jobs[:len(jobs)-1] {
+		if err := w.behindSavepoint(ctx, before); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// behindSavepoint runs a job so that it can be undone alone.
+func (w *writer) behindSavepoint(ctx context.Context, j *job) error {
 	if err := w.exec(ctx, "savepoint unit"); err != nil {
 		return err
+	}
+	if err := w.try(ctx, j); err != nil {
+		return err
+	}
+	if j.err != nil {
+		if err := w.exec(ctx, "rollback to unit"); err != nil {
+			return err
+		}
+	}
+	return w.exec(ctx, "release unit")
+}
+
+// try runs a job. After an error of the job, which is in it, what it has written is still there.
+func (w *writer) try(ctx context.Context, j *job) error {
+	j.sent, j.after = nil, nil
+	if j.skipped = j.ctx.Err() != nil; j.skipped {
+		j.err = context.Cause(j.ctx)
+		return nil //nolint:nilerr // it is the job's, not the transaction's
 	}
 	t := &tx{w: w, now: w.store.cfg.Clock()}
 	if j.err = w.call(j, t); j.err == nil {
@@ -224,11 +271,8 @@ func (w *writer) unit(ctx context.Context, j *job) error {
 	}
 	if j.err != nil {
 		j.err, j.sent = translate(j.err), nil
-		if err := w.exec(ctx, "rollback to unit"); err != nil {
-			return err
-		}
 	}
-	return w.exec(ctx, "release unit")
+	return nil
 }
 
 // call runs the job under its caller's context, which ends when the caller gives up; statements go on without.
