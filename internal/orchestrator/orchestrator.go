@@ -199,7 +199,7 @@ func (o *Orchestrator) Fire(ctx context.Context, tx mainstay.Tx, ids []string) e
 		if err := o.next(b, row, saga.Tick{}, cause{}); err != nil {
 			return err
 		}
-		if row.Due = row.State.Due(); b.rows[id] == nil {
+		if row.Due, row.DueKept = row.State.Due(), false; b.rows[id] == nil {
 			early = append(early, row)
 		}
 	}
@@ -297,11 +297,14 @@ func (b *batch) changed(d *saga.Definition, row *Row, state saga.State, fx saga.
 		b.rows[row.ID] = row
 		b.order = append(b.order, row)
 		row.Version++
+		row.DueKept = true
 		if row.Version == 1 {
 			from = ""
 		}
 	}
-	row.State, row.UpdatedAt, row.Due = state, b.tx.Now(), dueBy(row.Due, state.Due())
+	due := dueBy(row.Due, state.Due())
+	row.DueKept = row.DueKept && due.Equal(row.Due)
+	row.State, row.UpdatedAt, row.Due = state, b.tx.Now(), due
 	if state.Status.Terminal() {
 		row.Ended = b.tx.Now()
 	}

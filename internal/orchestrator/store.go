@@ -16,6 +16,8 @@ type Row struct {
 	// Due is when a Tick is wanted at the latest, zero for never. It may be earlier than State.Due: a transition does
 	// not move it on, only a Tick that came too early does.
 	Due time.Time
+	// DueKept says that Due is what it was when the row was loaded: a store need not write it.
+	DueKept bool
 	// Ended is set when the status is completed or compensated.
 	Ended time.Time
 }

@@ -74,9 +74,15 @@ func (s *Store) Load(ctx context.Context, tx mainstay.Tx, ids []string) ([]*orch
 	return out, nil
 }
 
-const saveSagaQuery = `/* saga.save */
-update saga set status = $3, version = $2, data = $4, state = $5, due_at = $6, updated_at = $7, ended_at = $8
+// An instance's data is fixed when it is started. What no index has is written alone where it can be: for every index with
+// a column that a statement sets, SQLite takes the entry out and puts one in, be it the same.
+const (
+	moveSagaQuery = `/* saga.move */
+update saga set status = $3, version = $2, state = $4, updated_at = $5 where id = $1 and version = $2 - 1`
+	saveSagaQuery = `/* saga.save */
+update saga set status = $3, version = $2, state = $4, updated_at = $5, due_at = $6, ended_at = $7
 where id = $1 and version = $2 - 1`
+)
 
 var errSagaChanged = errors.New("a saga was changed since it was loaded")
 
@@ -93,8 +99,12 @@ func (s *Store) Save(_ context.Context, tx mainstay.Tx, rows []*orchestrator.Row
 		if err != nil {
 			return fmt.Errorf("encoding saga %s: %w", r.ID, err)
 		}
-		own.queueOne(errSagaChanged, saveSagaQuery, r.ID, r.Version, string(r.State.Status), r.Data, string(state),
-			nullMicros(r.Due), r.UpdatedAt.UnixMicro(), nullMicros(r.Ended))
+		query := moveSagaQuery
+		args := []any{r.ID, r.Version, string(r.State.Status), string(state), r.UpdatedAt.UnixMicro()}
+		if !r.DueKept || !r.Ended.IsZero() {
+			query, args = saveSagaQuery, append(args, nullMicros(r.Due), nullMicros(r.Ended))
+		}
+		own.queueOne(errSagaChanged, query, args...)
 	}
 	queueHistory(tx, hs)
 	return nil
