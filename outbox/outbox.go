@@ -17,9 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -226,7 +224,12 @@ func EncodeAttributes(m *mainstay.Message) []byte {
 	}
 	if len(m.Headers) > 0 {
 		b = append(appendName(b, "headers"), '{')
-		for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+		names := make([]string, 0, 8)
+		for name := range m.Headers {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
 			b = appendMember(b, name, m.Headers[name])
 		}
 		b = append(b, '}')
@@ -246,7 +249,8 @@ func appendName(b []byte, name string) []byte {
 // appendText appends s as a JSON string.
 func appendText(b []byte, s string) []byte {
 	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c > 0x7e || strings.IndexByte(`"\<>&`, c) >= 0 {
+		switch c := s[i]; {
+		case c < 0x20, c > 0x7e, c == '"', c == '\\', c == '<', c == '>', c == '&':
 			text, _ := json.Marshal(s) // a string always encodes
 			return append(b, text...)
 		}

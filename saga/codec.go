@@ -27,6 +27,13 @@ type note struct {
 
 // MarshalJSON writes the stored form.
 func (s State) MarshalJSON() ([]byte, error) {
+	if b, ok := s.marshalPlain(); ok {
+		return b, nil
+	}
+	return json.Marshal(s.wire())
+}
+
+func (s *State) wire() wireState {
 	w := wireState{
 		Status: s.Status, Steps: make([]string, len(s.Steps)), Reason: s.Reason,
 		Deadline: toMicros(s.Deadline), Overdue: s.Overdue,
@@ -42,14 +49,17 @@ func (s State) MarshalJSON() ([]byte, error) {
 		}
 		w.Notes[st.Name] = note{st.Code, st.Detail}
 	}
-	return json.Marshal(w)
+	return w
 }
 
 // UnmarshalJSON reads the stored form; it refuses statuses that it does not know, and timers that nobody would set.
 func (s *State) UnmarshalJSON(b []byte) error {
-	var w wireState
-	if err := json.Unmarshal(b, &w); err != nil {
-		return fmt.Errorf("decoding a saga's state: %w", err)
+	w, ok := readPlain(string(b))
+	if !ok {
+		w = wireState{}
+		if err := json.Unmarshal(b, &w); err != nil {
+			return fmt.Errorf("decoding a saga's state: %w", err)
+		}
 	}
 	if !w.Status.valid() {
 		return fmt.Errorf("decoding a saga's state: unknown status %q", w.Status)
@@ -66,13 +76,75 @@ func (s *State) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// text is the step without code and detail.
-func (st *StepState) text() string {
-	if st.Status == StepPending && st.Asked == 0 {
-		return st.Name
+// Nearly every state is of an instance that goes forward with a deadline and without notes: it is written and read
+// without encoding/json, in the same form.
+const (
+	plainStatus, plainSteps, plainNext, plainDeadline, plainEnd = `{"s":"`, `","p":["`, `","`, `"],"d":`, `}`
+)
+
+// marshalPlain writes such a state; false for any other.
+func (s *State) marshalPlain() ([]byte, bool) {
+	deadline := toMicros(s.Deadline)
+	if deadline == 0 || s.Reason != nil || s.Overdue || len(s.Steps) == 0 {
+		return nil, false
 	}
-	b := make([]byte, 0, len(st.Name)+len(st.Status)+24)
+	b := append(append(make([]byte, 0, 256), plainStatus...), s.Status...)
+	for i := range s.Steps {
+		st := &s.Steps[i]
+		if st.Code != "" || st.Detail != "" {
+			return nil, false
+		}
+		sep := plainNext
+		if i == 0 {
+			sep = plainSteps
+		}
+		b = st.appendText(append(b, sep...))
+	}
+	b = append(strconv.AppendInt(append(b, plainDeadline...), deadline, 10), plainEnd...)
+	quotes := 0
+	for _, c := range b {
+		switch {
+		case c == '"':
+			quotes++
+		case c < 0x20, c > 0x7e, c == '\\', c == '<', c == '>', c == '&': // encoding/json escapes them
+			return nil, false
+		}
+	}
+	return b, quotes == 2*(len(s.Steps)+4)
+}
+
+// readPlain reads what marshalPlain writes; false for anything else.
+func readPlain(text string) (w wireState, ok bool) {
+	for i := range len(text) {
+		if c := text[i]; c < 0x20 || c > 0x7e || c == '\\' {
+			return w, false
+		}
+	}
+	text, ok = strings.CutPrefix(text, plainStatus)
+	status, text, ok2 := strings.Cut(text, plainSteps)
+	steps, text, ok3 := strings.Cut(text, plainDeadline)
+	text, ok4 := strings.CutSuffix(text, plainEnd)
+	deadline, err := strconv.ParseInt(text, 10, 64)
+	if !ok || !ok2 || !ok3 || !ok4 || err != nil || strconv.FormatInt(deadline, 10) != text || strings.Contains(status, `"`) {
+		return w, false
+	}
+	w = wireState{Status: Status(status), Steps: strings.Split(steps, plainNext), Deadline: deadline}
+	for _, step := range w.Steps {
+		if strings.Contains(step, `"`) {
+			return w, false
+		}
+	}
+	return w, true
+}
+
+// text is the step without code and detail.
+func (st *StepState) text() string { return string(st.appendText(nil)) }
+
+func (st *StepState) appendText(b []byte) []byte {
 	b = append(b, st.Name...)
+	if st.Status == StepPending && st.Asked == 0 {
+		return b
+	}
 	b = append(b, ' ')
 	b = append(b, st.Status...)
 	b = append(b, ' ')
@@ -81,7 +153,7 @@ func (st *StepState) text() string {
 		b = append(b, ' ')
 		b = strconv.AppendInt(b, due, 10)
 	}
-	return string(b)
+	return b
 }
 
 // parse is the reverse of text.
