@@ -40,6 +40,7 @@ type Host struct {
 // Main runs the process called name until ctx ends: it listens on the ops address, puts the process together by
 // build, greets on standard output and runs what was added. What build has opened is closed in any case.
 func Main(ctx context.Context, name string, env app.Env, cfg app.Config, build func(context.Context, *Host) error) (err error) {
+	tuneGC(env.Getenv)
 	h := newHost(env, cfg)
 	defer func() { err = errors.Join(err, h.Group.Close()) }()
 	if h.ops, err = h.Listen(ctx, "ops", cfg.HTTP); err != nil {

@@ -21,7 +21,6 @@ func sampleStock() map[string]int64 {
 
 // Main runs everything until ctx ends.
 func Main(ctx context.Context, env app.Env, cfg app.Config) error {
-	tuneGC(env.Getenv)
 	held, err := lockPlaces(cfg)
 	if err != nil {
 		return err
