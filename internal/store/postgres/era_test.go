@@ -124,6 +124,29 @@ func TestRound_NumbersNothingInAnotherEra(t *testing.T) {
 	}
 }
 
+// A sequencer that goes on in the new era may be told of it before the rest of its process is: what it numbers from then
+// on is to be in memory again.
+func TestRound_LeadsAgainWhenItsProcessHearsOfTheEra(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	l := lead(t, s)
+	inOne(t, s, newEra)
+	prepare(t, s, l)
+	eraOf(t, s) // as the relay finds out
+	drain(t, s, l)
+	m := message("orders", "k")
+	send(t, s, m)
+	if n := drain(t, s, l); n != 1 {
+		t.Fatalf("numbered %d", n)
+	}
+	if s.tail.ends()[m.TopicLane()] != 1 {
+		t.Error("memory does not know where the logs end")
+	}
+	if ms, _, _ := s.tail.next(map[mainstay.TopicLane]int64{m.TopicLane(): 0}, 1); len(ms) != 1 {
+		t.Error("memory does not have what this process has appended and numbered")
+	}
+}
+
 // Messages that this process has committed are found by their positions, and another era has others there.
 func TestTail_TakesNothingOfAnotherEra(t *testing.T) {
 	t.Parallel()

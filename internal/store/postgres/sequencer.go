@@ -129,7 +129,7 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 	defer s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 2*sequencerTimeout)
 	defer cancel()
-	if s.seq == nil {
+	if s.seq == nil || !s.tail.leads() { // what was in memory was of another era
 		if err := s.readState(ctx, l); err != nil {
 			return 0, false, err
 		}
