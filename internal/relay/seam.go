@@ -127,6 +127,9 @@ func (r *Relay) strangers(ctx context.Context) (Opening, error) {
 		if err != nil {
 			return o, err
 		}
+		if p := recorded[log]; tail.Position == p.BrokerPosition && tail.MessageID == p.MessageID {
+			continue // also where the outbox does not have it any more
+		}
 		found, err := r.strange(ctx, log, tail)
 		if err == nil && found != "" {
 			err = r.explain(log, tail, recorded[log], found)

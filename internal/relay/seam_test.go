@@ -127,6 +127,29 @@ func TestRelay_KnowsWhatAnEarlierIncarnationLeft(t *testing.T) {
 	})
 }
 
+// TestRelay_ComparesALogThatHasLeftTheOutbox: the broker may have been filled with it late, and keep it longer than the
+// outbox does. What was recorded is not somebody else's.
+func TestRelay_ComparesALogThatHasLeftTheOutbox(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		log := brokertest.Log(0)
+		b.db.grow(log, 5)
+		_, stop := b.start(t, "a")
+		settle(t, relay.DefaultRecord)
+		stop()
+		b.db.gone = 5
+		b.db.past.Era, b.db.past.Compared = b.db.past.Era+"+", false
+		r, stop := b.start(t, "a")
+		defer stop()
+		settle(t, relay.DefaultTTL)
+		if err := r.Ready(); err != nil || !b.db.past.Compared || b.db.past.Current != 1 {
+			t.Fatalf("ready says %v, the history is %+v", err, b.db.past)
+		}
+		b.db.grow(log, 1)
+		settle(t, relay.DefaultRecord)
+		b.wantBroker(t, log, 1, 2, 3, 4, 5, 6)
+	})
+}
+
 func TestRelay_RefusesALogThatSomebodyElseWrites(t *testing.T) {
 	bubble(t, func(t *testing.T, b *bench) {
 		log := brokertest.Log(0)
