@@ -102,6 +102,7 @@ func newWorld(t *testing.T, dialect mainstay.Dialect, then ...func(*testing.T, *
 // backbone is what works on a world.
 type backbone struct {
 	store
+	place            string // the world's
 	reads, gatewayDB *sql.DB
 	gateway          *sandbox.Gateway
 	sequencer        sequencer.Store
@@ -133,6 +134,7 @@ func (w *world) open(t *testing.T) *backbone {
 		b.store, b.reads, b.sequencer = st, st.DB().DB, st
 		b.gatewayDB = connect(t, "pgx", w.place)
 	}
+	b.place = w.place
 	var err error
 	b.gateway, err = sandbox.Open(t.Context(), b.gatewayDB, w.dialect, sandbox.Options{})
 	must(t, err)
