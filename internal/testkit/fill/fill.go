@@ -79,6 +79,9 @@ func Orders(ctx context.Context, c Config) (err error) {
 	if len(c.Templates) == 0 || c.Every != 0 && c.Every < time.Millisecond {
 		return errors.New("filling: there must be a template, and a millisecond between two orders")
 	}
+	if c.Orders <= 0 {
+		return nil
+	}
 	if c.Every == 0 {
 		c.Every = 5 * time.Millisecond
 	}
