@@ -10,25 +10,27 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lane"
 )
 
-// placesLock is the advisory lock that keeps a place from being made below what is removed at the same time: whoever
-// registers shares it.
+// placesLock is the class of two advisory locks. The first keeps a place from being made below what is removed at the
+// same time: whoever registers shares it. The second lets one register at a time, so that no place is made twice.
 const placesLock = "places"
 
 const (
-	registerLock  = `/* consumer.lock */ select pg_advisory_xact_lock_shared($1, 0)`
+	registerLock  = `/* consumer.lock */ select pg_advisory_xact_lock_shared($1, 0), pg_advisory_xact_lock($1, 1)`
 	registerQuery = `/* consumer.register */
 insert into consumer (name, topics, start, registered_at) values ($1, $2, $3, $4)
 on conflict (name) do update set topics = excluded.topics`
+	registerElsewhere = `/* consumer.elsewhere */
+update place set elsewhere = not elsewhere,
+    incarnation = case when not elsewhere and sequence = 0 and message_id = '' then 0 else incarnation end
+where consumer = $1 and topic = any($2::text[]) and elsewhere <> (topic = any($3::text[]))`
 	registerPlaces = `/* consumer.places */
-insert into place as p (consumer, topic, lane, incarnation, sequence, message_id, elsewhere)
+insert into place (consumer, topic, lane, incarnation, sequence, message_id, elsewhere)
 select $1, topic, lane, case when topic = any($5::text[]) then 0 else (select incarnation from sequencer_state) end,
     case when $4 then coalesce(h.last_sequence, 0) else coalesce(f.first_sequence - 1, 0) end, '', topic = any($5::text[])
 from unnest($2::text[]) as topic cross join generate_series(0, $3::int - 1) as lane
 left join log_head h using (topic, lane) left join log_floor f using (topic, lane)
-order by topic, lane
-on conflict (consumer, topic, lane) do update set elsewhere = excluded.elsewhere,
-    incarnation = case when excluded.elsewhere and p.sequence = 0 and p.message_id = '' then 0 else p.incarnation end
-where p.elsewhere <> excluded.elsewhere`
+where not exists (select from place p where p.consumer = $1 and p.topic = topic.topic and p.lane = lane.lane)
+order by topic, lane`
 	beginQuery = `/* consumer.begin */
 update place p set incarnation = s.incarnation, sequence = s.sequence
 from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) as s(topic, lane, incarnation, sequence)
@@ -49,7 +51,9 @@ func (s *Store) Register(ctx context.Context, r lane.Registration) error {
 	err = s.do(ctx, nil, func(_ context.Context, t *tx) error {
 		t.Queue(registerLock, s.lockClass(placesLock))
 		t.Queue(registerQuery, r.Consumer, string(topics), start, t.now)
-		t.Queue(registerPlaces, r.Consumer, r.Topics, s.Lanes(), r.Latest, append([]string{}, r.Elsewhere...))
+		elsewhere := append([]string{}, r.Elsewhere...)
+		t.Queue(registerElsewhere, r.Consumer, r.Topics, elsewhere)
+		t.Queue(registerPlaces, r.Consumer, r.Topics, s.Lanes(), r.Latest, elsewhere)
 		return nil
 	})
 	if err != nil {
@@ -92,7 +96,9 @@ func (s *Store) Places(ctx context.Context, consumer string, lanes []int) ([]lan
 
 const linesQuery = `/* lane.lines */
 select p.topic, p.lane, coalesce(max(h.last_sequence), 0) as head, min(p.sequence) as place
-from place p left join log_head h on h.topic = p.topic and h.lane = p.lane
+from place p left join lateral (
+    select last_sequence from log_head where topic = p.topic and lane = p.lane order by last_sequence desc limit 1
+) as h on true
 where p.topic = any($1::text[]) and p.lane = any($2::int[])
 group by p.topic, p.lane`
 

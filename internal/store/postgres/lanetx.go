@@ -246,13 +246,17 @@ func (t *laneTx) queueBarriers() {
 	t.Queue(putBarriersQuery, t.consumer, keys, ops, outcomes, codes, details, ids, t.now)
 }
 
+// moveQuery looks up each place by where it was, so that it finds none of the versions before.
 const moveQuery = `/* lane.move */
 with moved as (
     update place p set incarnation = m.incarnation, sequence = m.sequence, message_id = m.message_id
     from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[])
         as m(topic, lane, incarnation, sequence, message_id, was_incarnation, was_sequence)
-    where p.consumer = $1 and p.topic = m.topic and p.lane = m.lane
-      and p.incarnation = m.was_incarnation and p.sequence = m.was_sequence
+    cross join lateral (
+        select ctid from place where consumer = $1 and topic = m.topic and lane = m.lane and sequence = m.was_sequence
+          and incarnation = m.was_incarnation limit 1
+    ) as at
+    where p.ctid = at.ctid
     returning 1
 )
 select fence((select count(*) from moved) = cardinality($2::text[]), 'a place is not where it was')`

@@ -13,7 +13,18 @@ import (
 	"github.com/mainstay-io/mainstay/outbox"
 )
 
-const headsQuery = `/* log.heads */ select topic, lane, last_sequence from log_head`
+// headsQuery jumps from the end of one log to the end of the next, over what was there before and some open transaction
+// could still see.
+const headsQuery = `/* log.heads */
+with recursive head as (
+    (select topic, lane, last_sequence from log_head order by topic desc, lane desc, last_sequence desc limit 1)
+    union all
+    select next.* from head h cross join lateral (
+        select topic, lane, last_sequence from log_head where (topic, lane) < (h.topic, h.lane)
+        order by topic desc, lane desc, last_sequence desc limit 1
+    ) as next
+)
+select topic, lane, last_sequence from head`
 
 type headRow struct {
 	Topic    string

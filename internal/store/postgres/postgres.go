@@ -90,6 +90,7 @@ type Store struct {
 
 	news *news
 	tail *tail
+	calm calm
 
 	// presence has a session of its own for every holder of leases; its mutex is held across their round trips.
 	presence struct {

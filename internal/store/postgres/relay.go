@@ -38,11 +38,23 @@ func (s *Store) Progress(ctx context.Context) ([]relay.Progress, error) {
 	return ps, nil
 }
 
+// saveProgressQuery finds rows from the end of their log, as rounds find heads. Under the lanes' leases nobody else
+// makes one.
 const saveProgressQuery = `/* relay.save_progress */
+with given as materialized (
+    select s.*, p.ctid as at
+    from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[])
+        as s(topic, lane, incarnation, sequence, message_id, broker_position, epoch)
+    left join lateral (
+        select ctid from relay_progress where topic = s.topic and lane = s.lane order by sequence desc limit 1
+    ) as p on true
+), moved as (
+    update relay_progress p set incarnation = g.incarnation, sequence = g.sequence, message_id = g.message_id,
+        broker_position = g.broker_position, epoch = g.epoch
+    from given g where p.ctid = g.at
+)
 insert into relay_progress (topic, lane, incarnation, sequence, message_id, broker_position, epoch)
-select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[])
-on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequence = excluded.sequence,
-    message_id = excluded.message_id, broker_position = excluded.broker_position, epoch = excluded.epoch`
+select topic, lane, incarnation, sequence, message_id, broker_position, epoch from given where at is null`
 
 // SaveProgress writes progress, and moves refills, under the leases of their lanes.
 func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {

@@ -184,28 +184,3 @@ func scanSaga(rows pgx.Rows) (*orchestrator.Row, error) {
 	r.Due, r.Ended, r.CreatedAt, r.UpdatedAt = utc(due), utc(ended), r.CreatedAt.UTC(), r.UpdatedAt.UTC()
 	return r, nil
 }
-
-const dueSagas = `/* saga.due */
-select id from saga where definition = $1 and lane = any($2::int[]) and due_at <= $3 order by due_at, id limit $4`
-
-const urgentSagas = `/* saga.urgent */
-select id from saga where definition = $1 and lane = any($2::int[]) and due_at <= $3
-and created_at <= $5 and status <> 'compensating' order by due_at, id limit $4`
-
-// Due reads the ids of instances whose time has come.
-func (s *Store) Due(ctx context.Context, definition string, lanes []int, now time.Time, limit int) ([]string, error) {
-	return s.dueSagas(ctx, dueSagas, definition, lanes, now, limit)
-}
-
-// Urgent reads the ids of instances whose time has come, that go forward and have begun by then.
-func (s *Store) Urgent(ctx context.Context, definition string, lanes []int, now, begun time.Time, limit int) ([]string, error) {
-	return s.dueSagas(ctx, urgentSagas, definition, lanes, now, limit, begun)
-}
-
-func (s *Store) dueSagas(ctx context.Context, query string, args ...any) ([]string, error) {
-	var ids []string
-	if err := s.db.SelectContext(ctx, &ids, query, args...); err != nil {
-		return nil, fmt.Errorf("reading due sagas: %w", translate(ctx, err))
-	}
-	return ids, nil
-}

@@ -30,7 +30,7 @@ type sequencerState struct {
 const stateQuery = `/* sequencer.state */
 select version, epoch, database_era() as era, incarnation, pg_snapshot_xmax(snapshot)::text as xmax,
        array(select pg_snapshot_xip(snapshot))::text as xip, upper::text as upper, after_position
-from sequencer_state`
+from sequencer_state order by sequencer_state.version desc limit 1`
 
 // idleMove is how often the snapshot of an idle sequencer moves on, so that it never refers to the distant past.
 const idleMove = 10 * time.Second
@@ -86,15 +86,26 @@ with fresh as materialized (
     where s.version = $3 and s.epoch <= $4 and same and $5
     returning s.*, true as take
 )`
-	// roundNumber is the rest of a round and of a chunk.
+	// roundNumber is the rest of a round and of a chunk. Heads are found from their end: a key that is always the same
+	// leads to all versions that some open transaction could still see. No two rounds insert the same one, since the
+	// second finds another version in the state row.
 	roundNumber = `, batch as (
     select topic, lane, array_agg(position order by position) as positions, count(*) as n,
            min(created_at) as oldest, max(created_at) as newest
     from fresh where (select take from guard) group by topic, lane
-), head as (
-    insert into log_head as h (topic, lane, last_sequence) select topic, lane, n from batch order by topic, lane
-    on conflict (topic, lane) do update set last_sequence = h.last_sequence + excluded.last_sequence
+), known as materialized (
+    select b.topic, b.lane, b.n, h.ctid as at, h.last_sequence
+    from batch b left join lateral (
+        select ctid, last_sequence from log_head where topic = b.topic and lane = b.lane order by last_sequence desc limit 1
+    ) as h on true
+), grown as (
+    update log_head h set last_sequence = k.last_sequence + k.n from known k where h.ctid = k.at
+    returning h.topic, h.lane, h.last_sequence
+), begun as (
+    insert into log_head (topic, lane, last_sequence) select topic, lane, n from known where at is null
     returning topic, lane, last_sequence
+), head as (
+    select * from grown union all select * from begun
 ), logged as (
     insert into log (topic, lane, first_sequence, last_sequence, incarnation, oldest, newest, positions)
     select b.topic, b.lane, h.last_sequence - b.n + 1, h.last_sequence, g.incarnation, b.oldest, b.newest, b.positions

@@ -36,6 +36,13 @@ const testLanes = 4
 func newDatabase(t testing.TB) string {
 	t.Helper()
 	url := pgtest.New(t)
+	migrateTo(t, url)
+	return url
+}
+
+// migrateTo puts the schema into an empty database.
+func migrateTo(t testing.TB, url string) {
+	t.Helper()
 	db, err := sql.Open("pgx", url)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +51,6 @@ func newDatabase(t testing.TB) string {
 	if _, err := migrate.Up(t.Context(), db, mainstay.Postgres, testLanes); err != nil {
 		t.Fatal(err)
 	}
-	return url
 }
 
 func openStore(t testing.TB, url string, change ...func(*Config)) *Store {

@@ -15,7 +15,7 @@ import (
 const (
 	unnumberedState = `/* backlog.sequencer */
 select pg_snapshot_xmax(snapshot)::text as xmax, array(select pg_snapshot_xip(snapshot))::text as xip, after_position
-from sequencer_state`
+from sequencer_state order by version desc limit 1`
 	// unnumberedFresh: by transaction, the one that began to write first.
 	unnumberedFresh = `/* backlog.unnumbered */
 select extract(epoch from now() - min(created_at))::float8 from (

@@ -27,9 +27,13 @@ with fresh as materialized (
     from fresh f left join log_head h on h.topic = f.topic and h.lane = f.lane
     group by f.topic, f.lane, h.last_sequence, n / $2::int
     order by 1, 2, 3
+), ends as materialized (
+    select topic, lane, count(*) as n from fresh group by topic, lane
+), grown as (
+    update log_head h set last_sequence = h.last_sequence + e.n from ends e where h.topic = e.topic and h.lane = e.lane
 )
-insert into log_head as h (topic, lane, last_sequence) select topic, lane, count(*) from fresh group by topic, lane
-on conflict (topic, lane) do update set last_sequence = h.last_sequence + excluded.last_sequence`
+insert into log_head (topic, lane, last_sequence)
+select topic, lane, n from ends e where not exists (select from log_head h where h.topic = e.topic and h.lane = e.lane)`
 	numberSQLite = `/* fill.number */
 insert into log_head (topic, lane, last_sequence) select topic, lane, max(sequence) from outbox where position > $1 group by topic, lane
 on conflict (topic, lane) do update set last_sequence = excluded.last_sequence`
@@ -56,9 +60,12 @@ from log_head h join outbox o on o.topic = h.topic and o.lane = h.lane and o.seq
 update place as p set sequence = e.sequence, incarnation = e.incarnation, message_id = e.id
 from (%s) as e where p.topic = e.topic and p.lane = e.lane`
 	published = `/* fill.published */
-insert into relay_progress as p (topic, lane, incarnation, sequence, message_id, broker_position, epoch)
+update relay_progress as p set sequence = e.sequence, incarnation = e.incarnation, message_id = e.id
+from (%s) as e where p.topic = e.topic and p.lane = e.lane`
+	publishedNew = `/* fill.published_new */
+insert into relay_progress (topic, lane, incarnation, sequence, message_id, broker_position, epoch)
 select topic, lane, incarnation, sequence, id, 1, 1 from (%s) as e where exists (select 1 from relay_progress)
-on conflict (topic, lane) do update set incarnation = excluded.incarnation, sequence = excluded.sequence, message_id = excluded.message_id`
+and not exists (select 1 from relay_progress p where p.topic = e.topic and p.lane = e.lane)`
 	seen = `/* fill.seen */
 update sequencer_state set snapshot = pg_current_snapshot(), upper = null, after_position = null, version = version + 1`
 	forgotten = `/* fill.forgotten */
@@ -78,7 +85,7 @@ func (f *filler) settle(ctx context.Context) error {
 		return f.forget(ctx)
 	}
 	ends := f.say(endsPostgres, endsSQLite)
-	for _, query := range []string{handled, published} {
+	for _, query := range []string{handled, published, publishedNew} {
 		if err := f.exec(ctx, fmt.Sprintf(query, ends)); err != nil {
 			return err
 		}
