@@ -148,7 +148,7 @@ func (g *grown) fill(b *testing.B, size, recent int) {
 	if err := fill.Orders(b.Context(), c); err != nil {
 		b.Fatal(err)
 	}
-	c.Orders, c.Cleaned, c.From = recent-haveRecent, false, today.Add(time.Duration(haveRecent)*c.Every)
+	c.Orders, c.Cleaned, c.From = recent-haveRecent, false, today.Add(time.Duration(have)*c.Every)
 	if err := fill.Orders(b.Context(), c); err != nil {
 		b.Fatal(err)
 	}
@@ -156,10 +156,11 @@ func (g *grown) fill(b *testing.B, size, recent int) {
 	g.publishEnds(b)
 }
 
-// templates are orders that were placed while there were none.
+// templates are orders that still have all their rows, the latest ones.
 func (g *grown) templates(b *testing.B) []string {
 	b.Helper()
-	rows, err := g.db.QueryContext(b.Context(), "select id from orders where status = 'confirmed' order by id limit 20")
+	rows, err := g.db.QueryContext(b.Context(), `select o.id from orders o join saga s on s.id = cast(o.id as text)
+where o.status = 'confirmed' order by o.id desc limit 20`)
 	if err != nil {
 		b.Fatal(err)
 	}
