@@ -236,7 +236,7 @@ func (u *upgrade) oldIsRefused() {
 	ctx, cancel := context.WithTimeout(u.ctx, 20*time.Second)
 	defer cancel()
 	code, err := running.Wait(ctx)
-	const why = "contracted for binaries that know migration 11, newer than the 10 that this one knows"
+	const why = "contracted for binaries that know migration 15, newer than the 10 that this one knows"
 	if err != nil || code != 5 || !strings.Contains(running.Stderr(), why) {
 		u.t.Errorf("the worker of before ended with code %d, error %v, want 5 because it %q\n%s", code, err, why, running.Stderr())
 	}
