@@ -57,23 +57,32 @@ type Migration struct {
 
 // All lists the migrations of a dialect in order.
 func All(dialect mainstay.Dialect) []Migration {
-	entries, err := fs.ReadDir(FS(dialect), ".")
+	all, err := Read(FS(dialect))
 	if err != nil {
-		panic(fmt.Sprintf("listing the migrations of %q: %v", dialect, err))
+		panic(fmt.Sprintf("migrations of %q: %v", dialect, err)) // the files are part of the program
+	}
+	return all
+}
+
+// Read lists the migrations in a folder in order.
+func Read(folder fs.FS) ([]Migration, error) {
+	entries, err := fs.ReadDir(folder, ".")
+	if err != nil {
+		return nil, err
 	}
 	all := make([]Migration, 0, len(entries))
 	for _, e := range entries {
-		text, err := fs.ReadFile(FS(dialect), e.Name())
+		text, err := fs.ReadFile(folder, e.Name())
 		if err != nil {
-			panic(fmt.Sprintf("reading migration %s: %v", e.Name(), err)) // it is embedded
+			return nil, err
 		}
 		m, err := parse(e.Name(), string(text))
 		if err != nil {
-			panic(fmt.Sprintf("migrations of %q: %v", dialect, err)) // the files are part of the program
+			return nil, err
 		}
 		all = append(all, m)
 	}
-	return all
+	return all, nil
 }
 
 // Latest is the version that this binary's schema has: the highest number among the dialect's files.

@@ -11,6 +11,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -51,6 +52,8 @@ type Runner struct {
 	Chunk int
 	// Say is told of progress, a line at a time, by one goroutine at a time.
 	Say func(line string)
+
+	folder fs.FS // of migrations, in place of the program's own
 }
 
 func (r Runner) withDefaults() Runner {
@@ -73,8 +76,8 @@ func Up(ctx context.Context, db *sql.DB, dialect mainstay.Dialect, lanes int) ([
 
 // Up expands and fills what is missing, each file in a transaction of its own but for backfills and concurrent
 // indexes, and founds a new database with this many lanes; of one that exists already, the lanes stay as they are. It
-// stops before the first contraction, but for a database that nobody can have used yet and for SQLite, which has one
-// process. It answers with what it has applied, which is nothing when all was there, or when a newer program has made
+// leaves contractions out, but for a database that nobody can have used yet and for SQLite, which has one process; what
+// comes after them is applied before them, so that no program waits for the end of those of before. It answers with what it has applied, which is nothing when all was there, or when a newer program has made
 // a schema that this one may use too. A *NewerError says that it may not, and a *WaitError that others stood in the
 // way. It may be repeated after any failure.
 func (r Runner) Up(ctx context.Context, lanes int) ([]Status, error) {
@@ -92,9 +95,7 @@ func (r Runner) Up(ctx context.Context, lanes int) ([]Status, error) {
 		return nil, err
 	}
 	if used && r.Dialect == mainstay.Postgres {
-		if i := slices.IndexFunc(pending, isContraction); i >= 0 {
-			pending = pending[:i]
-		}
+		pending = slices.DeleteFunc(pending, isContraction)
 	}
 	applied, err := r.apply(ctx, p, pending)
 	if err != nil {
@@ -141,7 +142,11 @@ func (r Runner) provider(ctx context.Context) (p *goose.Provider, newer bool, er
 	if err != nil {
 		return nil, false, fmt.Errorf("reading the version of the schema: %w", err)
 	}
-	latest := migrations.Latest(r.Dialect)
+	all, err := migrations.Read(r.files())
+	if err != nil {
+		return nil, false, err
+	}
+	latest := all[len(all)-1].Version
 	if have <= latest {
 		return p, false, nil
 	}
@@ -160,11 +165,19 @@ func (r Runner) open(opts ...goose.ProviderOption) (*goose.Provider, error) {
 		name = goose.DialectPostgres
 	}
 	opts = append(opts, goose.WithDisableGlobalRegistry(true))
-	p, err := goose.NewProvider(name, r.DB, migrations.FS(r.Dialect), opts...)
+	p, err := goose.NewProvider(name, r.DB, r.files(), opts...)
 	if err != nil {
 		return nil, fmt.Errorf("reading the migrations: %w", err)
 	}
 	return p, nil
+}
+
+// files are the program's own migrations, unless others were given.
+func (r Runner) files() fs.FS {
+	if r.folder != nil {
+		return r.folder
+	}
+	return migrations.FS(r.Dialect)
 }
 
 // list joins what is known of migrations with what was done.
@@ -180,7 +193,11 @@ func (r Runner) list(ctx context.Context, p *goose.Provider) ([]Status, error) {
 		}
 	}
 	statuses := make([]Status, 0, len(all))
-	for i, m := range migrations.All(r.Dialect) {
+	known, err := migrations.Read(r.files())
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range known {
 		s := Status{Migration: m, Filled: filled[m.Version]}
 		if all[i].State == goose.StateApplied {
 			s.AppliedAt = all[i].AppliedAt

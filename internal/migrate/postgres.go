@@ -53,16 +53,22 @@ func (r Runner) stepPostgres(ctx context.Context, m migrations.Migration) ([]*go
 			return nil, err
 		}
 	}
-	var results []*goose.MigrationResult
+	var applied *goose.MigrationResult
 	err := r.patiently(ctx, func(ctx context.Context, w *watch) error {
 		p, err := r.open(goose.WithSessionLocker(&session{runner: r, watch: w, alone: m.Alone}))
 		if err != nil {
 			return err
 		}
-		results, err = p.UpTo(ctx, m.Version)
+		applied, err = p.ApplyVersion(ctx, m.Version, true)
+		if errors.Is(err, goose.ErrAlreadyApplied) {
+			err = nil // by somebody else, meanwhile
+		}
 		return err
 	})
-	return results, err
+	if err != nil || applied == nil {
+		return nil, err
+	}
+	return []*goose.MigrationResult{applied}, nil
 }
 
 // patiently runs do under a watch, and again while it fails for want of a lock, until the patience is at its end.
