@@ -3,8 +3,10 @@ package process_test
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,7 +28,33 @@ func TestProcesses_LoseTheDatabase(t *testing.T) {
 			server.Stop(pgtest.Immediate)
 			server.Start()
 		}
+		for _, name := range c.Names(cluster.Worker) {
+			wantSparing(t, c.Process(name))
+		}
 	})
+}
+
+// wantSparing wants a process to have warned, and of each thing no more than once in some seconds.
+func wantSparing(t *testing.T, p *cluster.Process) {
+	t.Helper()
+	last := map[string]time.Time{}
+	for text := range strings.Lines(p.Running.Stderr()) {
+		var line struct {
+			Time  time.Time `json:"time"`
+			Level string    `json:"level"`
+			Msg   string    `json:"msg"`
+		}
+		if err := json.Unmarshal([]byte(text), &line); err != nil || line.Level != "WARN" || !strings.Contains(line.Msg, "trying again") {
+			continue
+		}
+		if before, ok := last[line.Msg]; ok && line.Time.Sub(before) < 4*time.Second {
+			t.Errorf("%s says after %v once more: %s", p.Name, line.Time.Sub(before), line.Msg)
+		}
+		last[line.Msg] = line.Time
+	}
+	if len(last) == 0 {
+		t.Errorf("%s says nothing of the database", p.Name)
+	}
 }
 
 // TestProcesses_RunOutOfConnections takes every connection that the server has left, and ends the sessions of the

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -12,6 +13,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/inventory"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/logistics"
+	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
 	"github.com/mainstay-io/mainstay/internal/order"
 	"github.com/mainstay-io/mainstay/internal/payment"
@@ -49,6 +51,9 @@ type Config struct {
 	Register func(*worker.Worker)
 }
 
+// warnEvery is how often a consumer's warning is logged of which there are many, as while the database is away.
+const warnEvery = 5 * time.Second
+
 // ended tells of orders that have ended, here and in the processes in which somebody waits for them.
 func (c *Config) ended(ids []string) {
 	if c.Ended != nil {
@@ -71,7 +76,8 @@ func New(cfg Config) (*Part, error) {
 	w := worker.New(worker.Config{
 		Store: cfg.DB, Reader: cfg.Reader, Owners: cfg.Owners, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
 		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
-		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Logger: cfg.Log, Hooks: cfg.Lanes,
+		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Hooks: cfg.Lanes,
+		Logger: obs.Sparing(cfg.Log, warnEvery),
 	})
 	cfg.register(w, sagas)
 	if cfg.Register != nil {
