@@ -147,6 +147,28 @@ func TestRound_LeadsAgainWhenItsProcessHearsOfTheEra(t *testing.T) {
 	}
 }
 
+// What is noted of a large difference belongs to the snapshot of its era.
+func TestNoteLarge_NotesNothingInAnotherEra(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	l := lead(t, s)
+	drain(t, s, l)
+	st := s.seq
+	if err := s.takeInChunks(t.Context(), l); err != nil || s.seq.Upper == nil {
+		t.Fatalf("in its era: %+v, %v", s.seq, err)
+	}
+	inOne(t, s, "update sequencer_state set upper = null, after_position = null", newEra)
+	st.Version = s.seq.Version
+	s.seq = st
+	if err := s.takeInChunks(t.Context(), l); !isFenced(err) {
+		t.Errorf("in another era: %v", err)
+	}
+	var noted bool
+	if err := s.db.GetContext(t.Context(), &noted, "select upper is not null from sequencer_state"); err != nil || noted {
+		t.Errorf("it was noted: %v, %v", noted, err)
+	}
+}
+
 // Messages that this process has committed are found by their positions, and another era has others there.
 func TestTail_TakesNothingOfAnotherEra(t *testing.T) {
 	t.Parallel()
