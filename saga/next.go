@@ -39,6 +39,10 @@ type MarkDone struct{ Step, Detail string }
 // Skip is an operator's decision, with the reason in Detail, to go on without what a stuck step should do.
 type Skip struct{ Step, Detail string }
 
+// GiveUp ends the wait for whatever was asked: the steps have failed, and wait for an operator. It is for an instance
+// whose Tick cannot be taken.
+type GiveUp struct{ Code, Detail string }
+
 // Effects is what a transition asks of the engine, beside storing the new state.
 type Effects struct {
 	// Commands are to be sent, in this order. Their Instance, Payload and Headers are empty.
@@ -63,6 +67,7 @@ const (
 	CauseRetry    = "retry"
 	CauseMarkDone = "mark_done"
 	CauseSkip     = "skip"
+	CauseGiveUp   = "give_up"
 )
 
 // Entry is one line of an instance's history.
@@ -175,3 +180,18 @@ func (r RetryStep) apply(t *transition) {
 func (m MarkDone) apply(t *transition) { t.resolve(CauseMarkDone, m.Step, CodeMarkedDone, m.Detail) }
 
 func (s Skip) apply(t *transition) { t.resolve(CauseSkip, s.Step, CodeSkipped, s.Detail) }
+
+func (g GiveUp) apply(t *transition) {
+	t.change(Entry{Cause: CauseGiveUp, Code: clip(g.Code), Detail: clip(g.Detail)})
+	if t.s.Reason == nil && !t.s.Deadline.IsZero() && !t.now.Before(t.s.Deadline) {
+		t.s.Overdue = true
+	}
+	for i := range t.s.Steps {
+		switch t.s.Steps[i].Status {
+		case StepAsked:
+			t.set(i, StepFailed, g.Code, g.Detail)
+		case StepUndoing:
+			t.set(i, StepUndoFailed, g.Code, g.Detail)
+		}
+	}
+}

@@ -85,6 +85,7 @@ const (
 	CodeRejected   = "rejected"          // a rejection that named no code
 	CodeVoid       = "void"              // the participant holds the step as undone already
 	CodeNoReply    = "no_reply"          // the command was sent as often as allowed
+	CodeCrash      = "crash"             // its timer ended the processes that fired it
 	CodeFailed     = "failed"            // a failure that named no code
 	CodeMarkedDone = "marked_done"       // an operator vouched for the step
 	CodeSkipped    = "skipped"           // an operator gave the step up

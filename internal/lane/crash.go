@@ -18,6 +18,9 @@ import (
 // When the second holder in a row has died before that was passed, the messages in flight run one at a time, with
 // nothing beside them in the process, each behind a mark that is committed first. A process that ends then leaves the
 // mark, which names the message; without one, no message is charged.
+//
+// A dead letter that came of it keeps its count. Replayed, it runs alone from the first, and the next process that it
+// ends makes it a dead letter again.
 
 // aloneAfter is how many holders in a row must have died in a lane before its messages in flight run alone.
 const aloneAfter = 2
@@ -35,11 +38,29 @@ type inFlight struct {
 	count  int              // holders in a row that died
 	until  map[string]int64 // the last sequence that may have been in flight, by topic
 	heads  map[Ref]bool     // parked messages that may have been
-	counts map[Ref]int      // processes that ended while this message ran alone
+	timers map[string]bool  // timers that were due
+	counts map[Ref]int      // processes that ended while this message, or timer, ran alone
+	// replayed says that one of the heads has ended processes before.
+	replayed bool
+}
+
+func newInFlight() *inFlight {
+	return &inFlight{until: map[string]int64{}, heads: map[Ref]bool{}, timers: map[string]bool{}, counts: map[Ref]int{}}
 }
 
 // alone says that what was in flight runs one at a time.
-func (ls *laneState) alone() bool { return ls.inFlight != nil && ls.inFlight.count >= aloneAfter }
+func (ls *laneState) alone() bool {
+	return ls.inFlight != nil && (ls.inFlight.count >= aloneAfter || ls.inFlight.replayed)
+}
+
+// setAside makes a parked message that has ended processes run alone; r.mu is held.
+func (ls *laneState) setAside(ref Ref) {
+	if ls.inFlight == nil {
+		ls.inFlight = newInFlight()
+	}
+	f := ls.inFlight
+	f.heads[ref], f.counts[ref], f.replayed = true, ls.deadly[ref], true
+}
 
 // crashError is the cause of a dead letter that ended its processes.
 type crashError struct{ deaths int }
@@ -68,11 +89,16 @@ func (r *run) examine(ctx context.Context, taken []lease.Lease, states map[int]*
 		return err
 	}
 	now := r.e.cfg.Clock()
+	timers, err := r.dueTimers(ctx, taken, now)
+	if err != nil {
+		return err
+	}
 	for _, l := range taken {
 		ls := states[l.Lane]
 		mine := slices.DeleteFunc(slices.Clone(known), func(c Crash) bool { return c.Lane != l.Lane })
+		mine = slices.DeleteFunc(mine, func(c Crash) bool { return ls.knowDeadly(c, r.e.cfg.Retry.Crashes-aloneAfter) })
 		if l.Unclean || len(mine) > 0 {
-			ls.suspect(mine, heads, int64(r.e.cfg.Batch), now)
+			ls.suspect(mine, heads, timers[l.Lane], int64(r.e.cfg.Batch), now)
 		}
 	}
 	if err := r.note(ctx, taken, states); err != nil {
@@ -86,18 +112,42 @@ func (r *run) examine(ctx context.Context, taken []lease.Lease, states map[int]*
 	return nil
 }
 
+// knowDeadly says that what is known is of a message that is parked and was tried before, a dead letter or one that is
+// replayed, or of a timer that has ended more processes than its budget has, and keeps it.
+func (ls *laneState) knowDeadly(c Crash, budget int) bool {
+	if n := c.died(ls); isTimer(c.Ref) && n > budget {
+		ls.deadly[c.Ref] = n
+		return true
+	}
+	for _, q := range ls.queues {
+		if slices.ContainsFunc(q.rows, func(p Parked) bool { return p.Ref == c.Ref && p.Attempts > 0 }) {
+			ls.deadly[c.Ref] = c.died(ls)
+			return true
+		}
+	}
+	return false
+}
+
+// died is the count, with the death of the lane's last holder if it ran the message alone.
+func (c Crash) died(ls *laneState) int {
+	if c.Running && ls.lease.Unclean {
+		return c.Count + 1
+	}
+	return c.Count
+}
+
 // suspect notes what may have been in flight.
-func (ls *laneState) suspect(known []Crash, heads map[mainstay.TopicLane]int64, batch int64, now time.Time) {
-	f := &inFlight{until: map[string]int64{}, heads: map[Ref]bool{}, counts: map[Ref]int{}}
+func (ls *laneState) suspect(known []Crash, heads map[mainstay.TopicLane]int64, timers []string, batch int64, now time.Time) {
+	f := newInFlight()
+	for _, id := range timers {
+		f.timers[id] = true
+	}
 	for _, c := range known {
 		if c.Sequence == 0 {
 			f.count = c.Count
 			continue
 		}
-		f.counts[c.Ref] = c.Count
-		if c.Running && ls.lease.Unclean {
-			f.counts[c.Ref]++
-		}
+		f.counts[c.Ref] = c.died(ls)
 	}
 	if ls.lease.Unclean {
 		f.count++
@@ -112,7 +162,12 @@ func (ls *laneState) suspect(known []Crash, heads map[mainstay.TopicLane]int64, 
 			f.heads[q.rows[0].Ref] = true
 		}
 	}
-	if len(f.until)+len(f.heads) == 0 { // whatever the last holder died of, it was no message of this lane
+	for ref := range f.heads {
+		if n := ls.deadly[ref]; n > 0 {
+			f.counts[ref] = n
+		}
+	}
+	if len(f.until)+len(f.heads)+len(f.timers) == 0 { // whatever the last holder died of, it was no message of this lane
 		f.count = 0
 		for ref := range f.counts {
 			f.counts[ref] = 0
@@ -125,6 +180,11 @@ func (ls *laneState) suspect(known []Crash, heads map[mainstay.TopicLane]int64, 
 func (r *run) note(ctx context.Context, taken []lease.Lease, states map[int]*laneState) error {
 	var cs []Crash
 	for n, ls := range states {
+		if ls.lease.Unclean {
+			for ref, count := range ls.deadly {
+				cs = append(cs, Crash{Ref: ref, Count: count})
+			}
+		}
 		f := ls.inFlight
 		if f == nil {
 			continue
@@ -182,6 +242,9 @@ func (r *run) takeAlone(t *task) bool {
 			continue
 		}
 		ref, count, ok := ls.nextInFlight()
+		if !ok && len(ls.inFlight.timers) > 0 {
+			continue // they are fired elsewhere
+		}
 		if least >= 0 && ok && count >= least {
 			continue
 		}
@@ -217,6 +280,7 @@ func (r *run) doAlone(ctx, work context.Context, t *task) {
 	defer r.e.gate.Unlock()
 	if aloneAfter+t.alone.count >= r.e.cfg.Retry.Crashes {
 		r.giveUp(work, r.fail(work, it, &crashError{aloneAfter + t.alone.count}))
+		r.holdAgainst(it.ls, t.alone.ref)
 		return
 	}
 	mark := Crash{Ref: t.alone.ref, Count: t.alone.count, Running: true}
@@ -227,6 +291,18 @@ func (r *run) doAlone(ctx, work context.Context, t *task) {
 	mark.Running = false
 	if r.holds(it.ls) {
 		r.putMark(work, it.ls, mark)
+	}
+}
+
+// holdAgainst keeps the count of a message that has become a dead letter, so that one death more is enough when it is
+// replayed.
+func (r *run) holdAgainst(ls *laneState, ref Ref) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, q := range ls.queues {
+		if len(q.rows) > 0 && q.rows[0].Ref == ref && q.rows[0].State == ParkedDead {
+			ls.deadly[ref] = r.e.cfg.Retry.Crashes - aloneAfter - 1
+		}
 	}
 }
 
@@ -317,16 +393,18 @@ func (r *run) acquit(ctx context.Context, t *task) {
 		passed := f != nil && !ls.gone
 		if passed {
 			_, _, more := ls.nextInFlight()
-			passed = !more
+			passed = !more && len(f.timers) == 0
 		}
 		r.mu.Unlock()
 		if !passed {
 			continue
 		}
 		cs := []Crash{{Ref: laneItself(ls.lease.Lane)}}
+		r.mu.Lock()
 		for ref := range f.counts {
-			cs = append(cs, Crash{Ref: ref})
+			cs = append(cs, Crash{Ref: ref, Count: ls.deadly[ref]})
 		}
+		r.mu.Unlock()
 		if !r.putMark(ctx, ls, cs...) {
 			continue
 		}
@@ -336,12 +414,16 @@ func (r *run) acquit(ctx context.Context, t *task) {
 	}
 }
 
-// passed notes that a unit has changed a queue: its head, as it was in flight, has been survived; r.mu is held.
-func (ls *laneState) passed(was []Parked) {
-	if ls.inFlight == nil {
-		return
-	}
-	for i := range was {
-		delete(ls.inFlight.heads, was[i].Ref)
+// passed notes that a unit has changed a queue: its head, as it was in flight, has been survived, and of what is parked
+// no more nothing is kept; r.mu is held.
+func (ls *laneState) passed(o *overlay) {
+	for i := range o.was {
+		ref := o.was[i].Ref
+		if ls.inFlight != nil {
+			delete(ls.inFlight.heads, ref)
+		}
+		if !o.has(func(p *Parked) bool { return p.Ref == ref }) {
+			delete(ls.deadly, ref)
+		}
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lane"
+	"github.com/mainstay-io/mainstay/outbox"
 )
 
 // mortal runs engines one after the other; each ends without a word when a handler meets the poison.
@@ -69,11 +71,41 @@ func (m *mortal) wantOneDead(t *testing.T, id string) {
 	if got := m.w.rows("select message_id || ' ' || kind from dead_letter"); len(got) != 1 || got[0] != id+" crash" {
 		t.Errorf("dead letters %v, want message %s of kind crash", got, id)
 	}
-	if n := m.w.number("select count(*) from crash"); n != 0 {
-		t.Errorf("%d rows of crashes are left: %v", n, m.w.rows("select * from crash"))
+	if got := m.w.rows("select sequence > 0, count, running from crash"); len(got) != 1 || got[0] != "1 1 0" {
+		t.Errorf("of crashes is left %v, want what is held against the one message", got)
 	}
 	if got := m.deaths.Load(); got != 4 {
 		t.Errorf("%d processes died, want 4", got)
+	}
+}
+
+// replay marks the dead letter for its lane's owner, as a person does.
+func (m *mortal) replay() {
+	m.w.rows("update parked set state = 'replay', due_at = 0 where state = 'dead'")
+	m.w.rows("update dead_letter set state = 'replaying' where state = 'open'")
+}
+
+// wantReplays replays the dead letter: one death is enough to make it one again, and one that ends no process any more
+// leaves nothing.
+func (m *mortal) wantReplays(t *testing.T, heal func(), consumers ...lane.Consumer) {
+	t.Helper()
+	for i := range int32(2) {
+		m.replay()
+		m.live(t, func() bool {
+			return m.w.number("select count(*) from dead_letter where state = 'open' and kind = 'crash'") == 1
+		}, consumers...)
+		if got := m.deaths.Load(); got != 5+i {
+			t.Fatalf("%d processes have died after replay %d, want %d", got, i+1, 5+i)
+		}
+	}
+	m.replay()
+	heal()
+	m.live(t, func() bool { return m.w.number("select count(*) from dead_letter where state <> 'resolved'") == 0 }, consumers...)
+	if got := m.w.rows("select * from crash"); len(got) != 0 || m.deaths.Load() != 6 {
+		t.Errorf("%d have died in all, and of crashes is left %v", m.deaths.Load(), got)
+	}
+	if n := m.w.number("select count(*) from parked"); n != 0 {
+		t.Errorf("%d messages are parked: %v", n, m.w.rows("select message_id, state, attempts from parked"))
 	}
 }
 
@@ -90,16 +122,18 @@ func TestCrash_OfAMessage(t *testing.T) {
 			poison = e.ID
 		}
 	}
+	var healed atomic.Bool
 	c := handle("mail", []string{"orders"}, func(ctx context.Context, msg *mainstay.Message) error {
-		if msg.ID == poison {
+		if msg.ID == poison && !healed.Load() {
 			return m.meet(ctx)
 		}
 		return nil
 	})
 	m.live(t, func() bool {
-		return w.number("select count(*) from effect") == 39 && w.number("select count(*) from crash") == 0
+		return w.number("select count(*) from effect") == 39 && w.number("select count(*) from crash where sequence = 0") == 0
 	}, c)
 	m.wantOneDead(t, poison)
+	m.wantReplays(t, func() { healed.Store(true) }, c)
 	if n := w.number("select count(*) from parked where attempts > 0 and message_id <> ?", poison); n != 0 {
 		t.Errorf("%d neighbours were charged", n)
 	}
@@ -118,19 +152,22 @@ func TestCrash_OfACall(t *testing.T) {
 			poison = c.ID
 		}
 	}
+	var healed atomic.Bool
 	callee := caller(func(ctx context.Context, msg *mainstay.Message) error {
-		if msg.ID == poison {
+		if msg.ID == poison && !healed.Load() {
 			return m.meet(ctx)
 		}
 		return nil
 	})
 	m.live(t, func() bool {
-		return w.number("select count(*) from barrier") == 11 && w.number("select count(*) from crash") == 0 && len(w.rows("select 1 from dead_letter")) == 1
+		return w.number("select count(*) from barrier") == 11 && w.number("select count(*) from crash where sequence = 0") == 0 &&
+			len(w.rows("select 1 from dead_letter")) == 1
 	}, remote(callee))
 	m.wantOneDead(t, poison)
 	if got := w.rows("select 1 from outbox where topic = 'replies' and type = 'thing.do.failed'"); len(got) != 1 {
 		t.Errorf("%d sagas were told, want 1", len(got))
 	}
+	m.wantReplays(t, func() { healed.Store(true) }, remote(callee))
 }
 
 // caller is a remote handler without effects.
@@ -158,5 +195,71 @@ func TestCrash_KillsFromOutside(t *testing.T) {
 	w.until("nobody is suspected", func() bool { return w.number("select count(*) from crash") == 0 })
 	if n := w.number("select count(*) from dead_letter") + w.number("select count(*) from parked"); n != 0 {
 		t.Errorf("%d messages were charged", n)
+	}
+}
+
+// mortalTimers are timers of one lane, of which one ends its process, and if it must, also when it is given up.
+type mortalTimers struct {
+	inLane
+	m    *mortal
+	ends bool
+}
+
+func (d mortalTimers) Fire(ctx context.Context, tx mainstay.Tx, ids []string) error {
+	if slices.Contains(ids, "bad") {
+		return d.m.meet(ctx)
+	}
+	return d.inLane.Fire(ctx, tx, ids)
+}
+
+func (d mortalTimers) Abandon(ctx context.Context, tx mainstay.Tx, id string, why error) error {
+	if d.ends {
+		return d.m.meet(ctx)
+	}
+	return d.inLane.Abandon(ctx, tx, id, why)
+}
+
+// A timer that ends its process is given up when it has ended four, and left alone when even that ends one; other
+// timers and the lane's messages pass.
+func TestCrash_OfATimer(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		ends   bool
+		deaths int32
+		want   []string
+	}{
+		"is given up":         {false, 4, []string{"timer a", "abandoned bad", "timer c"}},
+		"cannot be, and ends": {true, 5, []string{"timer a", "timer c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			m := &mortal{w: w}
+			c := handle("mail", []string{"orders"}, fine)
+			due := &timers{w: w, due: map[string]bool{"a": true, "bad": true, "c": true}}
+			c.Timers = mortalTimers{inLane{due, outbox.Lane("k", 2)}, m, test.ends}
+			for i := range 8 {
+				w.send(event("orders", fmt.Sprintf("k%d", i), fmt.Sprint(i)))
+			}
+			m.live(t, func() bool {
+				return w.number("select count(*) from effect") == 8+len(test.want) && w.number("select count(*) from crash where sequence = 0 or running") == 0
+			}, c)
+			if got := w.rows("select consumer || ' ' || note from effect where consumer <> 'mail' order by note"); !slices.Equal(got, test.want) {
+				t.Errorf("of timers came %v", got)
+			}
+			if got := m.deaths.Load(); got != test.deaths {
+				t.Errorf("%d processes died, want %d", got, test.deaths)
+			}
+			if n := w.number("select count(*) from dead_letter") + w.number("select count(*) from parked"); n != 0 {
+				t.Errorf("%d messages were charged", n)
+			}
+			e := w.start(nil, c) // the next process starts as usual, and lives
+			w.send(event("orders", "k", "last"))
+			w.until("it works", func() bool { return w.number("select count(*) from effect where note = 'last'") == 1 })
+			e.end()
+			if e.store.dead.Load() {
+				t.Error("the next process has died")
+			}
+		})
 	}
 }

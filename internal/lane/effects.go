@@ -144,10 +144,10 @@ func (eff *effects) done(tx Tx, it item, outcome string) {
 
 // finish writes what has become of queues and places, as the last of the unit.
 func (eff *effects) finish(tx Tx) {
-	for _, byKey := range eff.queues {
+	for ls, byKey := range eff.queues {
 		for _, o := range byKey {
 			if o.changed {
-				o.write(tx)
+				o.write(tx, ls)
 			}
 		}
 	}
@@ -160,7 +160,7 @@ func (eff *effects) finish(tx Tx) {
 
 // write tells the difference between the queue as it was and as it is; a message that came and went in the same unit
 // was never there.
-func (o *overlay) write(tx Tx) {
+func (o *overlay) write(tx Tx, ls *laneState) {
 	was := make(map[Ref]*Parked, len(o.was))
 	for i := range o.was {
 		was[o.was[i].Ref] = &o.was[i]
@@ -178,6 +178,9 @@ func (o *overlay) write(tx Tx) {
 	}
 	for ref := range was {
 		tx.Unpark(ref)
+		if ls.deadly[ref] > 0 {
+			tx.PutCrash(Crash{Ref: ref})
+		}
 	}
 }
 
@@ -196,7 +199,7 @@ func (r *run) commit(eff *effects) {
 	for ls, byKey := range eff.queues {
 		for key, o := range byKey {
 			if o.changed {
-				ls.passed(o.was)
+				ls.passed(o)
 				r.requeue(ls, key, o)
 			}
 		}

@@ -55,6 +55,8 @@ type Timers interface {
 	Urgent(ctx context.Context, lanes []int, now time.Time, limit int) (ids []string, err error)
 	// Fire does it, in a transaction under the lanes' leases; an id that is not due any more is left alone.
 	Fire(ctx context.Context, tx mainstay.Tx, ids []string) error
+	// Abandon makes one that ends its processes not due any more, and visible to a person, without what Fire does.
+	Abandon(ctx context.Context, tx mainstay.Tx, id string, why error) error
 }
 
 // Retry says how failed messages and unknown calls are repeated.
@@ -64,7 +66,8 @@ type Retry struct {
 	// Budget is for how long after the first failure a message is tried again, and MinAttempts how often at least.
 	Budget      time.Duration
 	MinAttempts int
-	// Crashes is how many processes in a row a message may end, more than two, before it is a dead letter.
+	// Crashes is how many processes in a row a message may end, more than three, before it is a dead letter; one that is
+	// replayed after that may end one.
 	Crashes int
 }
 

@@ -533,6 +533,16 @@ func (d *timers) Fire(ctx context.Context, tx mainstay.Tx, ids []string) error {
 	return nil
 }
 
+func (d *timers) Abandon(ctx context.Context, tx mainstay.Tx, id string, _ error) error {
+	tx.OnCommit(func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.due, id)
+		d.w.poke()
+	})
+	return effect(ctx, tx, "abandoned", event("t", id, id))
+}
+
 func TestEngine_FiresTimersBesideOneThatFails(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -58,6 +58,9 @@ type laneState struct {
 	leaving bool
 	// inFlight is what may have ended earlier holders, nil when they gave the lane back or that has been passed.
 	inFlight *inFlight
+	// deadly are parked messages that became dead letters because they ended processes, by how many of these are held
+	// against them when they are replayed.
+	deadly map[Ref]int
 }
 
 // queueKey names a queue: order is kept by key within a topic.
@@ -81,7 +84,7 @@ func newLaneState(l lease.Lease) *laneState {
 	return &laneState{
 		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]mark{},
 		past: map[string]history.Log{}, away: map[string]*away{},
-		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{},
+		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{}, deadly: map[Ref]int{},
 	}
 }
 
@@ -426,6 +429,9 @@ func (r *run) takeDue(t *task) (until time.Time) {
 		d := heap.Pop(&r.due).(due) //nolint:errcheck // the heap holds nothing else
 		switch {
 		case !d.counts():
+		case d.ls.deadly[d.q.rows[0].Ref] > 0:
+			d.ls.setAside(d.q.rows[0].Ref)
+			d.ls.late = append(d.ls.late, d)
 		case r.isCall(&d.q.rows[0]):
 			r.turns = append(r.turns, d)
 		default:

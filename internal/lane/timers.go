@@ -41,7 +41,10 @@ func (r *run) fire(ctx, work context.Context, t *timing) bool {
 	sortLeases(leases)
 	now := r.e.cfg.Clock()
 	maps.DeleteFunc(t.lame, func(_ string, until time.Time) bool { return !now.Before(until) })
-	more, err := r.fireDue(ctx, work, t, leases, now)
+	more, err := false, r.fireSuspects(ctx, work, t, now)
+	if err == nil {
+		more, err = r.fireDue(ctx, work, t, leases, now)
+	}
 	switch {
 	case err == nil:
 		return more
@@ -103,7 +106,7 @@ func (r *run) fireDue(ctx, work context.Context, t *timing, leases []lease.Lease
 
 // fireBatch fires those of the timers that are not lame, under the leases of their lanes.
 func (r *run) fireBatch(ctx context.Context, t *timing, leases []lease.Lease, lanes []int, ids []string) error {
-	ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := t.lame[id]; return ok })
+	ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := t.lame[id]; return ok || r.firesAlone(id) })
 	if len(ids) == 0 {
 		return nil
 	}

@@ -211,6 +211,20 @@ func (o *Orchestrator) Fire(ctx context.Context, tx mainstay.Tx, ids []string) e
 	return b.save(ctx)
 }
 
+// Abandon gives an instance up whose tick ends its processes: it needs an operator.
+func (o *Orchestrator) Abandon(ctx context.Context, tx mainstay.Tx, id string, why error) error {
+	rows, err := o.load(ctx, tx, []string{id})
+	if err != nil || rows[id] == nil {
+		return err
+	}
+	b, row := o.batch(tx), rows[id]
+	if err := o.next(b, row, saga.GiveUp{Code: saga.CodeCrash, Detail: why.Error()}, cause{}); err != nil {
+		return err
+	}
+	row.Due = row.State.Due()
+	return b.save(ctx)
+}
+
 // dueBy is when a row that was due at is to be looked at, when its state wants that next. A time that stands there
 // already and is earlier will do: to move it with every transition costs more than a tick that finds nothing to do.
 func dueBy(at, next time.Time) time.Time {

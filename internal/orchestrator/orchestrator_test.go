@@ -331,6 +331,39 @@ func TestFire_AsksAgainAndNeedsAnOperator(t *testing.T) {
 	}
 }
 
+func TestAbandon_NeedsAnOperator(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.start(t, idA)
+	w.now = w.row(t, idA).Due
+	sent := w.sent(t)
+	for range 2 { // what is not there any more, or was given up before, is left alone
+		err := w.store.Run(t.Context(), func(ctx context.Context, tx mainstay.Tx) error {
+			return errors.Join(w.o.Abandon(ctx, tx, idA, errors.New("4 processes")), w.o.Abandon(ctx, tx, "nobody", errors.New("4 processes")))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	row := w.row(t, idA)
+	for _, name := range []string{"flight", "hotel"} {
+		if st, _ := row.State.Step(name); st.Status != saga.StepFailed || st.Code != saga.CodeCrash || st.Detail != "4 processes" {
+			t.Errorf("step %s is %+v", name, st)
+		}
+	}
+	if row.State.Status != saga.NeedsOperator || !row.Due.IsZero() && !row.Due.After(w.now) {
+		t.Errorf("status %s, due %v, now %v", row.State.Status, row.Due, w.now)
+	}
+	w.wantSent(t, sent...)
+	if diff := cmp.Diff([]string{"running > needs_operator"}, w.changes); diff != "" {
+		t.Error(diff)
+	}
+	w.must(t, reply(idA, "flight", mainstay.OpDo, mainstay.OutcomeDone), reply(idA, "hotel", mainstay.OpDo, mainstay.OutcomeDone))
+	if s := w.row(t, idA).State.Status; s != saga.Running {
+		t.Errorf("after the replies: %s", s)
+	}
+}
+
 func TestHandleBatch_FailsAsAWhole(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
