@@ -2,6 +2,7 @@ package natsbroker_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -9,10 +10,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/broker/natsembed"
+	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
 )
 
 // goodStream is a stream that is taken without a word.
@@ -107,6 +110,66 @@ func wantJudged(t *testing.T, cfg natsbroker.Config, refused, weakens string) {
 		t.Fatalf("it is warned about: %s", &logged)
 	case weakens != "" && !strings.Contains(logged.String(), `setting="`+weakens):
 		t.Fatalf("%s is not warned about: %s", weakens, &logged)
+	}
+}
+
+// TestOpen_WarnsAboutReplicas: what one server would do is weak on a cluster, and so are fewer replicas than are asked
+// for, and a replica that may answer before it has followed.
+func TestOpen_WarnsAboutReplicas(t *testing.T) {
+	t.Parallel()
+	url := natstest.URLs(natstest.NewCluster(t, 3))
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		replicas, asked int
+		direct          bool
+		warns           []string
+	}{
+		"one":                      {1, 0, true, []string{"replicas is 1 on a cluster"}},
+		"one, and three are asked": {1, 3, false, []string{"replicas is 1, and nats_replicas asks for 3", "replicas is 1 on a cluster"}},
+		"three":                    {3, 3, false, nil},
+		"three that may answer":    {3, 3, true, []string{"allow_direct lets a replica that lags answer"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			prefix := strings.NewReplacer(" ", "-", ",", "").Replace(name)
+			cfg := goodStream(prefix)
+			cfg.Replicas, cfg.AllowDirect = c.replicas, c.direct
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for {
+				_, err := js.CreateStream(ctx, cfg)
+				if err == nil {
+					break
+				}
+				if ctx.Err() != nil {
+					t.Fatal(err)
+				}
+			}
+			var logged bytes.Buffer
+			b, err := natsbroker.Open(ctx, natsbroker.Config{
+				URL: url, Prefix: prefix, Replicas: c.asked, Sync: natsbroker.SyncLazy, Logger: slog.New(slog.NewTextHandler(&logged, nil)),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close() // it was only opened
+			if got := strings.Count(logged.String(), "setting="); got != len(c.warns) {
+				t.Errorf("%d warnings, want %d: %s", got, len(c.warns), &logged)
+			}
+			for _, warning := range c.warns {
+				if !strings.Contains(logged.String(), `setting="`+warning) {
+					t.Errorf("no word of %q: %s", warning, &logged)
+				}
+			}
+		})
 	}
 }
 
