@@ -15,6 +15,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/testkit/load"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
@@ -24,7 +25,7 @@ const powerCuts = 3
 
 // TestServe_SurvivesPowerCuts cuts the power of the disk under load from clients that retry blindly: what was not
 // synced is gone, for database and broker alike. The broker syncs lazily and so loses its tail, which is filled again
-// from the outbox; nothing that was accepted is lost.
+// from the outbox; nothing that was accepted is lost. The first time the server outlives its disk, and ends by itself.
 func TestServe_SurvivesPowerCuts(t *testing.T) {
 	t.Parallel()
 	d := newDisk(t)
@@ -41,10 +42,14 @@ func TestServe_SurvivesPowerCuts(t *testing.T) {
 	defer stopLoad()
 	waitLoad := load.Run(loading, t, j, 12, blind)
 	overlapped, refilled := 0, 0
-	for range powerCuts {
+	for i := range powerCuts {
 		linger(t, time.Duration(1000+rand.IntN(1500))*time.Millisecond)
 		d.cut(t)
-		s.Kill()
+		if i == 0 {
+			wantDiskFailed(t, s)
+		} else {
+			s.Kill()
+		}
 		d.powerOn(t)
 		if inFlight(t, "sqlite", "file:"+filepath.Join(data, "mainstay.db")) > 0 {
 			overlapped++
@@ -69,6 +74,21 @@ func TestServe_SurvivesPowerCuts(t *testing.T) {
 		t.Errorf("inconclusive: of %d power cuts %d met sagas in flight, after %d the broker had lost messages", powerCuts, overlapped, refilled)
 	}
 	stop(t.Context(), t, s)
+}
+
+// wantDiskFailed wants a server under load to end by itself, and to say why: the disk refuses its commits, and nobody
+// knows what of the last one is there.
+func wantDiskFailed(t *testing.T, s *server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	code, err := s.Wait(ctx)
+	if err != nil || code != app.ExitError {
+		t.Errorf("it ended with code %d, %v; want %d", code, err, app.ExitError)
+	}
+	if said := s.Stderr(); !strings.Contains(said, "the disk has failed in a commit") || !strings.Contains(said, "Check the disk, then start again") {
+		t.Errorf("it does not say why it ended, and what to do: %s", said[max(0, len(said)-2000):])
+	}
 }
 
 // disk is a file system of its own in a file, whose power can be cut.
