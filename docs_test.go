@@ -214,3 +214,24 @@ func read(t *testing.T, file string) string {
 	}
 	return string(text)
 }
+
+// TestFaults_NamesTests: what is said to be broken on purpose is, and of three processes nothing is left out.
+func TestFaults_NamesTests(t *testing.T) {
+	t.Parallel()
+	guide := read(t, "docs/guides/faults.md")
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+	var tests []string
+	for _, file := range filesNamed(t, regexp.MustCompile(`_test\.go$`)) {
+		for _, m := range declared.FindAllStringSubmatch(read(t, file), -1) {
+			tests = append(tests, m[1])
+			if strings.HasPrefix(m[1], "TestProcesses_") && !strings.Contains(guide, "`"+m[1]+"`") {
+				t.Errorf("docs/guides/faults.md does not name %s", m[1])
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(guide, -1) {
+		if !slices.Contains(tests, m[1]) {
+			t.Errorf("docs/guides/faults.md names %s, which is no test", m[1])
+		}
+	}
+}
