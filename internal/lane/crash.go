@@ -119,13 +119,23 @@ func (ls *laneState) knowDeadly(c Crash, budget int) bool {
 		ls.deadly[c.Ref] = n
 		return true
 	}
-	for _, q := range ls.queues {
-		if slices.ContainsFunc(q.rows, func(p Parked) bool { return p.Ref == c.Ref && p.Attempts > 0 }) {
-			ls.deadly[c.Ref] = c.died(ls)
-			return true
-		}
+	if p := ls.parked(c.Ref); p != nil && p.Attempts > 0 {
+		ls.deadly[c.Ref] = c.died(ls)
+		return true
 	}
 	return false
+}
+
+// parked is a parked message's row, nil when it is not parked.
+func (ls *laneState) parked(ref Ref) *Parked {
+	for _, q := range ls.queues {
+		for i := range q.rows {
+			if q.rows[i].Ref == ref {
+				return &q.rows[i]
+			}
+		}
+	}
+	return nil
 }
 
 // died is the count, with the death of the lane's last holder if it ran the message alone.
@@ -148,6 +158,9 @@ func (ls *laneState) suspect(known []Crash, heads map[mainstay.TopicLane]int64, 
 			continue
 		}
 		f.counts[c.Ref] = c.died(ls)
+		if p, ok := ls.places[c.Topic]; ok && c.Sequence <= p.Sequence && ls.parked(c.Ref) == nil {
+			f.counts[c.Ref] = 0 // somebody has removed it
+		}
 	}
 	if ls.lease.Unclean {
 		f.count++
@@ -193,6 +206,9 @@ func (r *run) note(ctx context.Context, taken []lease.Lease, states map[int]*lan
 		for ref, count := range f.counts {
 			cs = append(cs, Crash{Ref: ref, Count: count})
 		}
+	}
+	if len(cs) == 0 {
+		return nil
 	}
 	return r.putCrashes(ctx, slices.Clone(taken), cs...)
 }
