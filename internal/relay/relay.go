@@ -103,6 +103,8 @@ type Relay struct {
 	// unrecorded is what was published and is not saved yet, the oldest of it since unrecordedSince.
 	unrecorded      map[mainstay.TopicLane]Progress
 	unrecordedSince clock.Mono
+	// ahead is the next round, which is read while this one is published; nil when there is none.
+	ahead *ahead
 	// hopeless says of logs what no incarnation explains.
 	hopeless map[mainstay.TopicLane]string
 	// asked says that somebody has asked for a refill.
@@ -166,6 +168,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wake, stop := r.cfg.Store.Wake()
 	defer stop()
 	defer r.leave(context.WithoutCancel(ctx))
+	defer func() { r.ahead.wait() }()
 	failures := 0
 	for ctx.Err() == nil {
 		more, err := r.turn(ctx)

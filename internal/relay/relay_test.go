@@ -29,10 +29,28 @@ type bench struct {
 	db     *database
 	mem    *membroker.Broker
 	faulty *membroker.Faulty
-	log    bytes.Buffer
+	log    record
 	logger *slog.Logger
 	// lost says that the broker has ever lost a record.
 	lost bool
+}
+
+// record is what a relay has logged, while it runs.
+type record struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.String()
 }
 
 func newBench() *bench {
@@ -99,7 +117,7 @@ func TestRelay_MovesTheLogInOrder(t *testing.T) {
 		if err := r.Ready(); err != nil {
 			t.Fatalf("not ready: %v", err)
 		}
-		if b.log.Len() > 0 {
+		if b.log.String() != "" {
 			t.Fatalf("a healthy relay is silent: %s", b.log.String())
 		}
 	})

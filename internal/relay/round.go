@@ -63,13 +63,14 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 	if len(after) == 0 {
 		return false, nil
 	}
-	msgs, err := r.read(ctx, after, r.cfg.Batch)
+	msgs, err := r.next(ctx, after)
 	if err != nil || len(msgs) == 0 {
 		return false, err
 	}
 	if r.beyond(msgs) {
 		return true, nil
 	}
+	r.readAhead(ctx, msgs, after, heads)
 	for _, m := range msgs {
 		if c := r.logs[m.TopicLane()]; m.CreatedAt.Before(c.behind) {
 			c.behind = m.CreatedAt
@@ -92,9 +93,14 @@ func (r *Relay) move(ctx context.Context, logs []mainstay.TopicLane, heads map[m
 }
 
 func (r *Relay) read(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	return r.readIn(ctx, r.past.Era, after, limit)
+}
+
+// readIn reads in an era. It may be called by any goroutine.
+func (r *Relay) readIn(ctx context.Context, era string, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
 	ctx, cancel := r.call(ctx, "reading the log")
 	defer cancel()
-	msgs, err := r.cfg.Store.ReadLogIn(ctx, r.past.Era, after, limit)
+	msgs, err := r.cfg.Store.ReadLogIn(ctx, era, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("reading the log: %w", err)
 	}
