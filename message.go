@@ -111,5 +111,5 @@ type TopicLane struct {
 func (m *Message) TopicLane() TopicLane { return TopicLane{Topic: m.Topic, Lane: m.Lane} }
 
 // TypeTombstone is the type of the marker that a relay publishes in the place of a message that the broker refuses
-// for ever: consumers step over it.
+// for ever. A consumer in the database that wrote the message reads it from the log; others step over it.
 const TypeTombstone = "mainstay.tombstone"

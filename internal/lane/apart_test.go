@@ -1,11 +1,16 @@
 package lane_test
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/mainstay-io/mainstay/internal/lane"
+	"github.com/mainstay-io/mainstay/internal/relay"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 )
 
@@ -151,4 +156,91 @@ func TestApart_FollowsADatabaseThatWentBack(t *testing.T) {
 	if !slices.Equal(fresh, got) {
 		t.Fatalf("handled besides what was before: %v", firstDifference(fresh, got))
 	}
+}
+
+// TestApart_TwoDatabasesWriteOneTopic: the second one's relay refuses the logs by name and changes nothing at the broker,
+// its consumer of the topic stands still rather than mix the two, and everybody else goes on.
+func TestApart_TwoDatabasesWriteOneTopic(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 0)
+	stop := p.a.load()
+	c, d := p.b.read("c"), p.a.read("d")
+	p.until("some are handled", func() (bool, string) { return p.b.number("select count(*) from effect") > 5*pairKeys, "" })
+	p.behind(d, "the other database writes")
+	p.b.send(2)
+	p.until("the second relay refuses", func() (bool, string) {
+		err := p.b.relay.Ready()
+		var stranger *relay.StrangerError
+		return errors.As(err, &stranger) && stranger.Topic == "things" && strings.Contains(err.Error(), p.a.store.Origin()) &&
+			strings.Contains(err.Error(), p.b.store.Origin()), fmt.Sprint(err)
+	})
+	p.until("the consumer says what is wrong", func() (bool, string) {
+		err := c.ready()
+		return err != nil && strings.Contains(err.Error(), "two databases write the topic"), fmt.Sprint(err)
+	})
+	stood := p.b.lines(handled, "c")
+	p.a.send(5)
+	stop()
+	p.wantAll(d)
+	if err := p.a.relay.Ready(); err != nil {
+		t.Errorf("the first relay: %v", err)
+	}
+	if now := p.b.lines(handled, "c"); !slices.Equal(stood, now) {
+		t.Errorf("the consumer has handled %d messages since it stands still", len(now)-len(stood))
+	}
+	if written := p.a.lines(written); !slices.Equal(stood, slices.DeleteFunc(written, func(m string) bool { return !slices.Contains(stood, m) })) {
+		t.Error("before that it had handled what the first database did not write")
+	}
+	c.stop()
+	p.b.stop()
+	p.b.follow(t, 0)
+	p.b.run()
+	p.a.send(1)
+	p.wantAll(p.b.read("c"))
+}
+
+// TestApart_ARefusedMessage: the broker takes a message never. Readers in its own database handle it all the same, from
+// the log; one in another database steps over the marker in its place, and its lane goes on.
+func TestApart_ARefusedMessage(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, 8<<10)
+	stop := p.a.load()
+	c, d := p.b.read("c"), p.a.read("d")
+	p.until("some are handled", func() (bool, string) { return p.b.number("select count(*) from effect") > 5*pairKeys, "" })
+	large := event("things", "k3", strings.Repeat("x", 9<<10))
+	p.a.write(large)
+	p.a.send(3)
+	p.until("the relay has a dead letter", func() (bool, string) {
+		return p.a.number("select count(*) from dead_letter where consumer = 'relay'") == 1, fmt.Sprint(p.a.relay.Ready())
+	})
+	p.a.send(3)
+	stop()
+	p.wantAll(d)
+	refused := p.a.lines("select message_id from dead_letter where consumer = 'relay'")[0]
+	p.wantAll(c, slices.DeleteFunc(p.a.lines(written), func(m string) bool { return strings.Contains(m, refused) })...)
+
+	p.limit(0)
+	d.stop() // it would handle the copy, too
+	p.a.follow(t, 1)
+	p.numbered()
+	p.wantAll(c, slices.DeleteFunc(p.a.lines(written), func(m string) bool { return strings.Contains(m, refused) })...)
+	if open := p.a.number("select count(*) from dead_letter where state = 'open'"); open > 0 {
+		t.Errorf("%d cases are open", open)
+	}
+	if again := p.a.number("select count(*) from outbox o join outbox r on r.payload = o.payload and r.id <> o.id where r.id = $1", refused); again != 1 {
+		t.Errorf("it was sent anew %d times", again)
+	}
+}
+
+// follow does in the database what the guide says, by the number of its piece of SQL.
+func (s *site) follow(t *testing.T, n int) {
+	t.Helper()
+	guide, err := os.ReadFile("../../docs/guides/participant-with-own-database.md")
+	noErr(t, err)
+	pieces := regexp.MustCompile("(?s)```sql\n(.*?)```").FindAllStringSubmatch(string(guide), -1)
+	conn, err := s.db.Conn(t.Context())
+	noErr(t, err)
+	defer conn.Close() // it is given back
+	_, err = conn.ExecContext(t.Context(), strings.ReplaceAll(pieces[n][1], "TOPIC", "things"))
+	noErr(t, err)
 }

@@ -42,14 +42,22 @@ type away struct {
 	first int64
 }
 
-// elsewhere are the consumer's topics that another database may write, and this one has not.
-func (r *run) elsewhere(ctx context.Context) ([]string, error) {
+// elsewhere are the consumer's topics that another database may write, and this one has not. A place beyond the end of
+// a log that this one does write is of another database's log: the two publish one topic.
+func (r *run) elsewhere(ctx context.Context, places []Place) ([]string, error) {
 	if r.e.cfg.Owners == nil || len(r.c.Elsewhere) == 0 {
 		return nil, nil
 	}
 	heads, err := r.e.cfg.Store.Heads(ctx)
 	if err != nil {
 		return nil, err
+	}
+	for _, p := range places {
+		if slices.Contains(r.c.Elsewhere, p.Topic) && writes(heads, p.Topic) && p.Sequence > heads[p.TopicLane] {
+			return nil, fmt.Errorf("%s has handled %s/%d up to %d, where the log of this database ends at %d: two databases write the topic, "+
+				"and what follows cannot be told apart. docs/guides/participant-with-own-database.md says what to do",
+				r.c.Name, p.Topic, p.Lane, p.Sequence, heads[p.TopicLane])
+		}
 	}
 	return slices.DeleteFunc(slices.Clone(r.c.Elsewhere), func(topic string) bool { return writes(heads, topic) }), nil
 }

@@ -433,7 +433,7 @@ func (r *run) adopt(ctx context.Context, seam history.Seam, taken []lease.Lease)
 	if err != nil {
 		return err
 	}
-	away, err := r.elsewhere(ctx)
+	away, err := r.elsewhere(ctx, places)
 	if err != nil {
 		return err
 	}

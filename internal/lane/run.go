@@ -230,8 +230,8 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 		case m.Sequence < next, !ls.past[m.Topic].Has(m.Incarnation, m.Sequence):
 			r.e.cfg.Hooks.Handled(r.c.Name, HandledDuplicate, 1)
 			continue
-		case m.Sequence > next || len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch:
-			ls.lacks[m.Topic] = true
+		case m.Sequence > next, len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch, m.Type == mainstay.TypeTombstone && ls.away[m.Topic] == nil:
+			ls.lacks[m.Topic] = true // the log has it, also where the broker has a marker in its place
 		default:
 			ls.buf[m.Topic] = append(ls.buf[m.Topic], m)
 			ls.arrived[m.Topic] = markOf(m)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/history"
 )
 
@@ -66,7 +67,7 @@ func answers(t *testing.T, o broker.Owners, origin string, a broker.Answerer) (s
 		case err := <-done:
 			return err
 		case <-time.After(patience):
-			return errors.New("Answer does not end")
+			return errors.New("it does not end")
 		}
 	})
 	t.Cleanup(func() { _ = stop() })
@@ -76,13 +77,12 @@ func answers(t *testing.T, o broker.Owners, origin string, a broker.Answerer) (s
 // heard asks until somebody answers: an answerer is there a while after it was started.
 func heard(t *testing.T, o broker.Owners, q broker.Question) broker.Answer {
 	t.Helper()
-	limit := time.Now().Add(patience)
-	for {
+	for began := clock.Start(); ; {
 		a, err := asked(t, o, q, short)
 		if err == nil {
 			return a
 		}
-		if time.Now().After(limit) {
+		if began.Elapsed() > patience {
 			t.Fatalf("asking about %s: %v", q.Topic, err)
 		}
 	}
@@ -229,11 +229,11 @@ func testAskContext(t *testing.T, _ broker.Broker, o broker.Owners) {
 	})
 	defer close(block)
 	heard(t, o, question("others"))
-	began := time.Now()
+	began := clock.Start()
 	if _, err := asked(t, o, question("orders"), short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the answerer does not answer: %v", err)
 	}
-	if took := time.Since(began); took > patience/2 {
+	if took := began.Elapsed(); took > patience/2 {
 		t.Errorf("Ask took %v", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,4 +1,4 @@
-// Command listens is a worker process with one more consumer of the orders' events: `listens NAME earliest|latest ...`
+// Command listens is a worker process with one more consumer of the orders' events, wherever those are written: `listens NAME earliest|latest ...`
 // writes each that it handles to the table heard.
 package main
 
@@ -25,7 +25,7 @@ func main() {
 		if start == "latest" {
 			handle = w.HandleLatest
 		}
-		handle(name, []string{order.TopicEvents}, worker.Each(listener(name)))
+		handle(name, []string{order.TopicEvents}, worker.Each(listener(name)), order.TopicEvents)
 	}}.Main
 	os.Args = append(os.Args[:1], os.Args[3:]...)
 	os.Exit(app.Main(ctx, program.Run))
