@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lane"
@@ -23,14 +24,14 @@ type mortal struct {
 	deaths atomic.Int32
 }
 
-// meet ends the process: nothing that it does from now on reaches the database.
-func (m *mortal) meet(ctx context.Context) error {
+// meet ends the process: nothing that it does from now on reaches the database. It does not wait for that end, as it
+// may be called by the one who writes, for whom others wait before they end.
+func (m *mortal) meet() error {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	if !m.store.dead.Swap(true) {
 		close(m.died)
 	}
-	m.mu.Unlock()
-	<-ctx.Done()
 	return errors.New("the process is dead")
 }
 
@@ -126,9 +127,9 @@ func TestCrash_OfAMessage(t *testing.T) {
 		}
 	}
 	var healed atomic.Bool
-	c := handle("mail", []string{"orders"}, func(ctx context.Context, msg *mainstay.Message) error {
+	c := handle("mail", []string{"orders"}, func(_ context.Context, msg *mainstay.Message) error {
 		if msg.ID == poison && !healed.Load() {
-			return m.meet(ctx)
+			return m.meet()
 		}
 		return nil
 	})
@@ -156,9 +157,9 @@ func TestCrash_OfACall(t *testing.T) {
 		}
 	}
 	var healed atomic.Bool
-	callee := caller(func(ctx context.Context, msg *mainstay.Message) error {
+	callee := caller(func(_ context.Context, msg *mainstay.Message) error {
 		if msg.ID == poison && !healed.Load() {
-			return m.meet(ctx)
+			return m.meet()
 		}
 		return nil
 	})
@@ -210,14 +211,14 @@ type mortalTimers struct {
 
 func (d mortalTimers) Fire(ctx context.Context, tx mainstay.Tx, ids []string) error {
 	if slices.Contains(ids, "bad") {
-		return d.m.meet(ctx)
+		return d.m.meet()
 	}
 	return d.inLane.Fire(ctx, tx, ids)
 }
 
 func (d mortalTimers) Abandon(ctx context.Context, tx mainstay.Tx, id string, why error) error {
 	if d.ends {
-		return d.m.meet(ctx)
+		return d.m.meet()
 	}
 	return d.inLane.Abandon(ctx, tx, id, why)
 }
@@ -265,4 +266,55 @@ func TestCrash_OfATimer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A mark that a process has left without dying, as it lost its lane while it ran the message, charges nobody.
+func TestCrash_AMarkWithoutADeathChargesNobody(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	c := handle("mail", []string{"orders"}, fine)
+	w.send(event("orders", "k", "1"))
+	w.rows(`insert into crash (consumer, lane, topic, sequence, count, running) select 'mail', lane, '', 0, 2, 0 from outbox
+		union all select 'mail', lane, topic, sequence, 1, 1 from outbox`)
+	w.run(t, c)
+	w.until("nobody is suspected", func() bool { return w.number("select count(*) from crash") == 0 })
+	w.wantEffects(t, "mail", "1")
+	if n := w.number("select count(*) from dead_letter"); n != 0 {
+		t.Errorf("%d dead letters", n)
+	}
+}
+
+// While a message runs alone no other handler of the process does.
+func TestCrash_NothingRunsBeside(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	w.send(event("orders", "k", "1"))
+	w.rows(`insert into crash (consumer, lane, topic, sequence, count, running) select 'mail', lane, '', 0, 2, 0 from outbox`)
+	beside := make(chan struct{}, 1)
+	other := handle("other", []string{"others"}, func(context.Context, *mainstay.Message) error {
+		select {
+		case beside <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	alone := handle("mail", []string{"orders"}, func(context.Context, *mainstay.Message) error {
+		for len(beside) > 0 {
+			<-beside
+		}
+		moment := time.NewTimer(200 * time.Millisecond)
+		defer moment.Stop()
+		select {
+		case <-beside:
+			t.Error("a handler ran beside it")
+		case <-moment.C:
+		}
+		return nil
+	})
+	for i := range 100 { // one a batch, so that there is always another
+		w.send(event("others", fmt.Sprint(i), fmt.Sprint(i)))
+	}
+	e := w.start(func(c *lane.Config, _ *faultyStore) { c.Batch = 1 }, other, alone)
+	t.Cleanup(e.end)
+	w.until("all is handled", func() bool { return w.number("select count(*) from effect") == 101 })
 }
