@@ -221,7 +221,7 @@ func (o *Orchestrator) Abandon(ctx context.Context, tx mainstay.Tx, id string, w
 	if err := o.next(b, row, saga.GiveUp{Code: saga.CodeCrash, Detail: why.Error()}, cause{}); err != nil {
 		return err
 	}
-	row.Due = row.State.Due()
+	row.Due, row.DueKept = row.State.Due(), false
 	return b.save(ctx)
 }
 
