@@ -246,7 +246,8 @@ func (t *laneTx) queueBarriers() {
 	t.Queue(putBarriersQuery, t.consumer, keys, ops, outcomes, codes, details, ids, t.now)
 }
 
-// moveQuery looks up each place by where it was, so that it finds none of the versions before.
+// moveQuery looks up each place by where it was, so that it finds none of the versions before. An update that has waited
+// for another one looks again at the columns of the row that is there then, not at its ctid (PostgreSQL before 17.7).
 const moveQuery = `/* lane.move */
 with moved as (
     update place p set incarnation = m.incarnation, sequence = m.sequence, message_id = m.message_id
@@ -256,7 +257,7 @@ with moved as (
         select ctid from place where consumer = $1 and topic = m.topic and lane = m.lane and sequence = m.was_sequence
           and incarnation = m.was_incarnation limit 1
     ) as at
-    where p.ctid = at.ctid
+    where p.ctid = at.ctid and p.sequence = m.was_sequence and p.incarnation = m.was_incarnation
     returning 1
 )
 select fence((select count(*) from moved) = cardinality($2::text[]), 'a place is not where it was')`

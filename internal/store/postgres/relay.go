@@ -38,9 +38,15 @@ func (s *Store) Progress(ctx context.Context) ([]relay.Progress, error) {
 	return ps, nil
 }
 
-// saveProgressQuery finds rows from the end of their log, as rounds find heads. Under the lanes' leases nobody else
-// makes one.
-const saveProgressQuery = `/* relay.save_progress */
+// savesLock is the class of the locks, one for each lane, under which progress is saved: the server may still be at a save
+// that the relay has given up, and what that makes or moves could not be seen.
+const savesLock = "saves"
+
+// saveProgressQuery finds rows from the end of their log, as rounds find heads.
+const (
+	lockSaves = `/* relay.lock */ select pg_advisory_xact_lock($1, lane) from unnest($2::int[]) as lane order by lane`
+
+	saveProgressQuery = `/* relay.save_progress */
 with given as materialized (
     select s.*, p.ctid as at
     from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[])
@@ -55,6 +61,7 @@ with given as materialized (
 )
 insert into relay_progress (topic, lane, incarnation, sequence, message_id, broker_position, epoch)
 select topic, lane, incarnation, sequence, message_id, broker_position, epoch from given where at is null`
+)
 
 // SaveProgress writes progress, and moves refills, under the leases of their lanes.
 func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
@@ -83,6 +90,7 @@ func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
 			t.Queue(fenceIncarnation, save.Incarnation)
 		}
 		if len(ps) > 0 {
+			t.Queue(lockSaves, s.lockClass(savesLock), lanes)
 			t.Queue(saveProgressQuery, topics, lanes, incarnations, sequences, ids, positions, under)
 		}
 		for _, a := range save.Refills {
