@@ -257,7 +257,7 @@ func (w *writer) try(ctx context.Context, j *job) error {
 	j.sent, j.after = nil, nil
 	if j.skipped = j.ctx.Err() != nil; j.skipped {
 		j.err = context.Cause(j.ctx)
-		return nil //nolint:nilerr // it is the job's, not the transaction's
+		return nil
 	}
 	t := &tx{w: w, now: w.store.cfg.Clock()}
 	if j.err = w.call(j, t); j.err == nil {
