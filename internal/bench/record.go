@@ -99,6 +99,7 @@ type Latency struct {
 	Count int64   `json:"count"`
 	P50   float64 `json:"p50_ms"`
 	P90   float64 `json:"p90_ms"`
+	P95   float64 `json:"p95_ms"`
 	P99   float64 `json:"p99_ms"`
 	P999  float64 `json:"p999_ms"`
 	Max   float64 `json:"max_ms"`
@@ -110,7 +111,7 @@ func latencyOf(h *hdrhistogram.Histogram) *Latency {
 		return nil
 	}
 	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1000 }
-	return &Latency{h.TotalCount(), at(50), at(90), at(99), at(99.9), float64(h.Max()) / 1000}
+	return &Latency{h.TotalCount(), at(50), at(90), at(95), at(99), at(99.9), float64(h.Max()) / 1000}
 }
 
 // Durations is a distribution under way. It is used by many goroutines.

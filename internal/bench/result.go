@@ -131,13 +131,13 @@ func (r *Result) writeLatency(b *strings.Builder) {
 	}
 	b.WriteString("\n")
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "ms\tp50\tp90\tp99\tp99.9\tmax\t\n")
+	fmt.Fprintf(t, "ms\tp50\tp90\tp95\tp99\tp99.9\tmax\t\n")
 	for _, row := range []struct {
 		name string
 		of   *Latency
 	}{{"accepted", r.Accepted}, {r.LatencyOf, r.Latency}} {
 		if l := row.of; l != nil {
-			fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", row.name, l.P50, l.P90, l.P99, l.P999, l.Max)
+			fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t\n", row.name, l.P50, l.P90, l.P95, l.P99, l.P999, l.Max)
 		}
 	}
 	_ = t.Flush()

@@ -18,6 +18,7 @@ type fakeLog struct {
 	err   error
 	deaf  bool // nobody is woken
 	reads int
+	asked map[mainstay.TopicLane]int // how often each log was read
 	wakes map[chan struct{}]bool
 }
 
@@ -28,10 +29,25 @@ func (l *fakeLog) ReadLog(_ context.Context, after map[mainstay.TopicLane]int64,
 	l.reads++
 	var ms []*mainstay.Message
 	for log, sequence := range after {
+		if l.asked == nil {
+			l.asked = map[mainstay.TopicLane]int{}
+		}
+		l.asked[log]++
 		rest := l.logs[log][min(sequence, int64(len(l.logs[log]))):]
 		ms = append(ms, rest[:min(limit/len(after), len(rest))]...)
 	}
 	return ms, l.err
+}
+
+// Heads gives the ends of the logs that have messages.
+func (l *fakeLog) Heads(context.Context) (map[mainstay.TopicLane]int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	heads := map[mainstay.TopicLane]int64{}
+	for log, ms := range l.logs {
+		heads[log] = int64(len(ms))
+	}
+	return heads, l.err
 }
 
 // Wake gives a channel that has a value after the log grew.

@@ -12,6 +12,7 @@ import (
 
 // Log is the database's log. See relay.Store for what the methods promise.
 type Log interface {
+	Heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error)
 	Wake() (wake <-chan struct{}, stop func())
 }

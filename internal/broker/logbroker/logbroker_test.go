@@ -116,6 +116,29 @@ func TestNext_Ends(t *testing.T) {
 	}
 }
 
+// TestNext_ReadsOnlyWhatHasGrown: a reader of many logs is woken by each of them, and does not look into all.
+func TestNext_ReadsOnlyWhatHasGrown(t *testing.T) {
+	t.Parallel()
+	quiet, busy := mainstay.TopicLane{Topic: "a"}, mainstay.TopicLane{Topic: "a", Lane: 1}
+	l := &fakeLog{}
+	if err := l.append(t.Context(), []*mainstay.Message{{Topic: "a"}, {Topic: "a", Lane: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := logbroker.New(l, time.Hour).Subscribe(t.Context(), []broker.Start{{TopicLane: quiet, Sequence: 1}, {TopicLane: busy}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int64{1}, next(t, s)); diff != "" {
+		t.Error(diff)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(map[mainstay.TopicLane]int{busy: 1}, l.asked); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // slowLog lets each read begin when it is told.
 type slowLog struct {
 	*fakeLog

@@ -95,6 +95,20 @@ func overlaps(logs map[mainstay.TopicLane]bool, after map[mainstay.TopicLane]int
 	return false
 }
 
+// readGrown reads those of the logs that end behind what is asked for. All readers are woken when any log grows, and to
+// learn the ends of all is one small read, where looking for the next message takes one for each log.
+func (rs *reads) readGrown(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	heads, err := rs.log.Heads(ctx)
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(after, func(log mainstay.TopicLane, sequence int64) bool { return heads[log] <= sequence })
+	if len(after) == 0 {
+		return nil, nil
+	}
+	return rs.log.ReadLog(ctx, after, limit)
+}
+
 func (rs *reads) answer(asked []*read) {
 	after := map[mainstay.TopicLane]int64{}
 	of := map[mainstay.TopicLane]*read{}
@@ -106,7 +120,7 @@ func (rs *reads) answer(asked []*read) {
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), readTimeout, fmt.Errorf("reading the log takes longer than %v", readTimeout))
 	defer cancel()
-	ms, err := rs.log.ReadLog(ctx, after, Batch*len(asked))
+	ms, err := rs.readGrown(ctx, after, Batch*len(asked))
 	for m := range slices.Values(ms) {
 		if r := of[m.TopicLane()]; r != nil {
 			r.ms = append(r.ms, m)
