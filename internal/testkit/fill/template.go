@@ -206,8 +206,8 @@ func (f *filler) value(table string, c column) string {
 		return "f.lane"
 	case table == "idempotency" && c.name == "key":
 		return "f.hash"
-	case c.name == "tracking": // the country's code, and a hash
-		return "substr(r.tracking, 1, 2) || f.hash"
+	case c.name == "tracking": // the country's code, the time in the order's id, and a hash
+		return "substr(r.tracking, 1, 2) || upper(replace(f.prefix, '-', '')) || substr(f.hash, 1, 12)"
 	case table == "outbox" && c.name == "sequence": // on SQLite, at append
 		return `coalesce((select last_sequence from log_head h where h.topic = r.topic and h.lane = f.lane), 0)
         + row_number() over (partition by r.topic, f.lane order by f.n, r.i)`
