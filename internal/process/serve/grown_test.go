@@ -173,6 +173,9 @@ where o.status = 'confirmed' order by o.id desc limit 20`)
 		}
 		ids = append(ids, id)
 	}
+	if err := rows.Err(); err != nil {
+		b.Fatal(err)
+	}
 	return ids
 }
 
