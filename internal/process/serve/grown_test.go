@@ -127,6 +127,9 @@ func (g *grown) fill(b *testing.B, size, recent int) {
 	b.Helper()
 	have, haveRecent := g.count(b, "select count(*) from orders"), g.count(b, "select count(*) from saga")
 	if have >= size*99/100 {
+		if have > 0 {
+			g.publishEnds(b)
+		}
 		return
 	}
 	if have == 0 {
