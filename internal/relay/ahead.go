@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"maps"
+	"sync"
 
 	"github.com/mainstay-io/mainstay"
 )
@@ -14,7 +15,7 @@ type ahead struct {
 	after   map[mainstay.TopicLane]int64
 	era     string
 	current int64
-	done    chan struct{} // closed when msgs and err are there
+	reading sync.WaitGroup // msgs and err are there when it has ended
 	msgs    []*mainstay.Message
 	err     error
 }
@@ -22,7 +23,7 @@ type ahead struct {
 // wait blocks until the reading has ended, which the timeout of a call bounds.
 func (a *ahead) wait() {
 	if a != nil {
-		<-a.done
+		a.reading.Wait()
 	}
 }
 
@@ -36,12 +37,9 @@ func (r *Relay) readAhead(ctx context.Context, msgs []*mainstay.Message, after, 
 	if len(next) == 0 {
 		return
 	}
-	a := &ahead{after: next, era: r.past.Era, current: r.past.Current, done: make(chan struct{})}
+	a := &ahead{after: next, era: r.past.Era, current: r.past.Current}
 	r.ahead = a
-	go func() {
-		defer close(a.done)
-		a.msgs, a.err = r.readIn(ctx, a.era, a.after, r.cfg.Batch)
-	}()
+	a.reading.Go(func() { a.msgs, a.err = r.readIn(ctx, a.era, a.after, r.cfg.Batch) })
 }
 
 // next gives a round of the logs, each behind its sequence: what was read ahead, and of the other logs what there is.
