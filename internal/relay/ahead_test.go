@@ -1,10 +1,10 @@
 package relay_test
 
 import (
-	"errors"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -119,13 +119,16 @@ func TestRelay_PublishesNothingThatItReadAheadInAnotherEra(t *testing.T) {
 			}
 			<-read
 			b.db.mu.Lock()
-			defer b.db.mu.Unlock()
 			b.db.past.Era, b.db.past.Compared = "2", false
 			for _, m := range b.db.logs[log][relay.DefaultBatch:] {
-				*m = *brokertest.Message(log, m.Sequence)
-				m.ID = "another-" + m.ID
+				other := *m
+				other.ID = "another-" + m.ID
+				b.db.logs[log][m.Sequence-1] = &other
 			}
-			return errors.Join(broker.ErrUnknown, errors.New("the connection was lost"))
+			b.db.mu.Unlock()
+			timer := time.NewTimer(relay.DefaultCheck) // the relay looks at the history before its next round
+			<-timer.C
+			return nil
 		}})
 		_, stop := b.start(t, "a")
 		defer stop()
