@@ -23,7 +23,7 @@ func inOne(t *testing.T, s *Store, statements ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // after the commit it does nothing
+	defer tx.Rollback() // after the commit it does nothing
 	for statement := range strings.SplitSeq(strings.Join(statements, ";"), ";") {
 		if _, err := tx.ExecContext(t.Context(), statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
