@@ -17,6 +17,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/client"
 	"github.com/mainstay-io/mainstay/internal/clock"
+	"github.com/mainstay-io/mainstay/internal/process"
 	invariants "github.com/mainstay-io/mainstay/internal/verify"
 )
 
@@ -85,8 +86,7 @@ func openChecked(ctx context.Context, cfg app.Config) (invariants.Options, error
 		}
 		o.DB, o.Dialect = db, mainstay.Postgres
 		if err := db.PingContext(ctx); err != nil {
-			return o, errors.Join(app.Errorf(app.ExitUnreachable, "Check that the server runs and that --database names it.",
-				"connecting to the database %s: %w", app.Redact(cfg.Database), err), db.Close())
+			return o, errors.Join(process.ExplainPostgres(err, cfg), db.Close())
 		}
 		return o, nil
 	}
@@ -138,7 +138,16 @@ func printReport(w io.Writer, form format, r invariants.Report) error {
 	if found == 0 {
 		return nil
 	}
-	return app.Errorf(app.ExitPartial, "Keep the database as it is; the ids above say where to look.", "%d %s", found, plural(found, "violation", "violations"))
+	return app.Errorf(app.ExitPartial, hintOf(r), "%d %s", found, plural(found, "violation", "violations"))
+}
+
+// hintOf says where to look first: half of a system looks as if the other half were lost.
+func hintOf(r invariants.Report) string {
+	hint := "Keep the database as it is; the ids above say where to look."
+	if r.Elsewhere {
+		hint += " Consumers here read what another database writes: give that with --database, too, the orders' first."
+	}
+	return hint
 }
 
 func reportText(r invariants.Report) string {

@@ -23,12 +23,14 @@ func TestGuide_Upgrade(t *testing.T) {
 	url, bin, ran := pgtest.New(t), proc.BuildPlain(t, "./cmd/mainstay"), 0
 	for line := range strings.Lines(block) {
 		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(strings.ReplaceAll(line, `"$MAINSTAY_DATABASE"`, url))
+		words := strings.Fields(line)
 		if len(words) == 0 {
 			continue
 		}
 		ran++
-		if out, err := exec.CommandContext(t.Context(), bin, words[1:]...).CombinedOutput(); err != nil {
+		cmd := exec.CommandContext(t.Context(), bin, words[1:]...)
+		cmd.Env = append(os.Environ(), "MAINSTAY_DATABASE="+url)
+		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", line, err, out)
 		}
 	}

@@ -256,6 +256,16 @@ func (r Runner) founded(ctx context.Context, p *goose.Provider) (yes bool, err e
 	return yes, nil
 }
 
+const lanesQuery = `/* migrate.lanes */ select lanes from meta`
+
+// Lanes is the number with which the database was founded.
+func Lanes(ctx context.Context, db *sql.DB) (lanes int, err error) {
+	if err := db.QueryRowContext(ctx, lanesQuery).Scan(&lanes); err != nil {
+		return 0, fmt.Errorf("reading the number of lanes: %w", err)
+	}
+	return lanes, nil
+}
+
 // found writes the row that says what the database is, once.
 func found(ctx context.Context, db *sql.DB, dialect mainstay.Dialect, lanes int) error {
 	if dialect == mainstay.Postgres {

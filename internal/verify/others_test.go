@@ -40,6 +40,22 @@ func (a *apart) options() verify.Options {
 	return o
 }
 
+// TestRun_SaysThatAnotherDatabaseIsMissing of a system whose other half was not given.
+func TestRun_SaysThatAnotherDatabaseIsMissing(t *testing.T) {
+	t.Parallel()
+	a := newWorld(t, mainstay.Postgres).apart(t)
+	for _, want := range []bool{false, true} {
+		r, err := verify.Run(t.Context(), a.orders.options())
+		if err != nil || r.Elsewhere != want {
+			t.Fatalf("elsewhere is %v (%v), want %v", r.Elsewhere, err, want)
+		}
+		a.orders.exec(t, `update place set elsewhere = true where topic = 'inventory-replies'`)
+	}
+	if r, err := verify.Run(t.Context(), a.options()); err != nil || r.Elsewhere {
+		t.Fatalf("elsewhere is %v (%v) of both", r.Elsewhere, err)
+	}
+}
+
 // TestRun_AcrossDatabases plants what only two databases can do to each other: each is found, by its name; and what is
 // as it should be is accepted.
 func TestRun_AcrossDatabases(t *testing.T) {

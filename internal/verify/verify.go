@@ -69,6 +69,9 @@ type Report struct {
 	Counts Counts  `json:"counts"`
 	// Open names the oldest of the Counts.NeedsOperator orders, at most Options.Limit.
 	Open []Open `json:"open"`
+	// Elsewhere says that consumers read what another database writes, and that no other was given: what is missing
+	// may be there.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 }
 
 // Found is the number of violations of all checks.
@@ -134,9 +137,13 @@ func (s *session) once(ctx context.Context) (Report, error) {
 		r.Checks = append(r.Checks, done)
 	}
 	var err error
-	r.Counts, r.Open, err = s.counts(ctx)
+	if r.Counts, r.Open, err = s.counts(ctx); err == nil && len(s.others) == 0 {
+		err = s.conn.QueryRowContext(ctx, s.sql(elsewhereQuery)).Scan(&r.Elsewhere)
+	}
 	return r, err
 }
+
+const elsewhereQuery = `/* verify.elsewhere */ select exists (select 1 from place where elsewhere)`
 
 // check is what one line of the report is made of.
 type check struct {

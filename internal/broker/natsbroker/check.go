@@ -20,7 +20,7 @@ const (
 // check judges the settings of a stream: wrong, a *SettingsError, names those that could not keep the promise; weak
 // names those with which it is kept, but slower or with less to fall back on.
 func (b *Broker) check(cfg jetstream.StreamConfig) (weak []string, wrong error) {
-	refused := &SettingsError{Stream: b.cfg.Stream}
+	refused := &SettingsError{Stream: b.cfg.Stream, Lanes: !b.sameLanes(cfg)}
 	for _, r := range slices.Concat(b.rules(cfg), b.limits(cfg)) {
 		switch {
 		case r.ok:
@@ -54,13 +54,18 @@ func (b *Broker) rules(cfg jetstream.StreamConfig) []rule {
 		{ok: cfg.SubjectTransform == nil, says: "subject_transform must not be set: it moves messages to other logs"},
 		{ok: !cfg.NoAck, says: "no_ack must not be set: nobody would know what was stored"},
 		{ok: !cfg.Sealed, says: "sealed must not be set: nothing can be published; delete the stream, it is filled again from the outbox"},
-		{ok: b.cfg.Lanes == 0 || b.lanesOf(cfg) == strconv.Itoa(b.cfg.Lanes), says: fmt.Sprintf("its databases have %s lanes, and this one has %d: "+
+		{ok: b.sameLanes(cfg), says: fmt.Sprintf("its databases have %s lanes, and this one has %d: "+
 			"those that share a broker have the same number, which is fixed when they are made (`mainstay migrate up --lanes`)", b.lanesOf(cfg), b.cfg.Lanes)},
 		{ok: !cfg.AllowMsgCounter, says: "allow_msg_counter must not be set: it takes nothing but counts"},
 		{ok: cfg.Replicas == 1 || !cfg.AllowDirect, weak: true, says: "allow_direct lets a replica that lags answer: what was published may look lost, and is published again"},
 		{ok: cfg.Replicas >= b.cfg.Replicas, weak: true, says: fmt.Sprintf("replicas is %d, and nats_replicas asks for %d: `nats stream edit` changes it", cfg.Replicas, b.cfg.Replicas)},
 		{ok: cfg.Replicas > 1 || b.nc.ConnectedClusterName() == "", weak: true, says: "replicas is 1 on a cluster: while its server is away nothing is published, and workers read the database"},
 	}
+}
+
+// sameLanes says whether this database has as many lanes as those that the stream was made for.
+func (b *Broker) sameLanes(cfg jetstream.StreamConfig) bool {
+	return b.cfg.Lanes == 0 || b.lanesOf(cfg) == strconv.Itoa(b.cfg.Lanes)
 }
 
 // limits are about how much it holds.

@@ -32,6 +32,8 @@ type SettingsError struct {
 	Stream string
 	// Settings are sentences, each about one that is wrong: its name as the server has it, and what it must be.
 	Settings []string
+	// Lanes says that one of them is the number of lanes: then the stream is right for the databases that have it.
+	Lanes bool
 }
 
 // Error names every setting that is wrong.

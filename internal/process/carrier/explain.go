@@ -12,6 +12,8 @@ func Explain(err error, url string) error {
 	code, hint := app.ExitUnreachable, "Check that the server runs and that --broker names it."
 	var settings *natsbroker.SettingsError
 	switch {
+	case errors.As(err, &settings) && settings.Lanes:
+		code, hint = app.ExitConflict, "The number of lanes is fixed when a database is made: make this one anew, or give it a broker of its own. Leave the stream, which others use."
 	case errors.As(err, &settings):
 		code, hint = app.ExitConflict, "`nats stream edit "+settings.Stream+"` changes a setting; what cannot be changed needs a new stream: delete it, and it is made as it must be and filled again from the outbox."
 	case errors.Is(err, natsbroker.ErrURL):

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/process"
 	"github.com/mainstay-io/mainstay/internal/process/carrier"
 	"github.com/mainstay-io/mainstay/internal/testkit/natstest"
@@ -26,6 +27,12 @@ func TestOpen_SaysWhatToDo(t *testing.T) {
 	locked := natstest.New(t, `authorization { token: "`+secret+`" }`)
 	plain := natstest.New(t)
 	nobody := proc.FreeAddr(t)
+	used := natstest.New(t)
+	other, err := natsbroker.Open(t.Context(), natsbroker.Config{URL: used.URL(), Origin: "another", Lanes: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
 	for name, c := range map[string]struct {
 		cfg  app.Config
 		code int
@@ -36,6 +43,7 @@ func TestOpen_SaysWhatToDo(t *testing.T) {
 		"a wrong token":     {app.Config{Broker: "nats://" + secret + "2@" + locked.Addr()}, app.ExitUnreachable, "or the token"},
 		"no TLS":            {app.Config{Broker: "tls://" + secret + "@" + plain.Addr()}, app.ExitUnreachable, "nats_tls_ca"},
 		"too few servers":   {app.Config{Broker: plain.URL(), NATSReplicas: 3}, app.ExitConflict, "as many servers as nats_replicas"},
+		"other lanes":       {app.Config{Broker: used.URL()}, app.ExitConflict, "make this one anew"},
 		"an unreadable URL": {app.Config{Broker: "nats://alice:" + secret + "%zz@" + plain.Addr()}, app.ExitUsage, "percent-encoded"},
 	} {
 		t.Run(name, func(t *testing.T) {

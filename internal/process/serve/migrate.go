@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -27,8 +28,24 @@ func MigrateUp(ctx context.Context, cfg app.Config, how migrate.Runner) ([]migra
 			lanes = migrate.DefaultLanes
 		}
 		how.DB, how.Dialect = db, dialect
-		return how.Up(ctx, lanes)
+		applied, err := how.Up(ctx, lanes)
+		if err != nil || cfg.Lanes == 0 {
+			return applied, err
+		}
+		return applied, sameLanes(ctx, db, cfg)
 	})
+}
+
+// sameLanes refuses a number of lanes that the database does not have.
+func sameLanes(ctx context.Context, db *sql.DB, cfg app.Config) error {
+	switch lanes, err := migrate.Lanes(ctx, db); {
+	case err != nil:
+		return err
+	case lanes != cfg.Lanes:
+		return app.Errorf(app.ExitConflict, "The number is fixed when a database is made: leave it out, or make a new database.",
+			"%s asks for %d lanes, and the database has %d", cmp.Or(cfg.Origin("lanes").Name, "lanes"), cfg.Lanes, lanes)
+	}
+	return nil
 }
 
 // MigrateContract takes away what programs of the version before need, and answers with what was applied.
@@ -87,9 +104,10 @@ func explainMigration(err error) error {
 		older   *migrate.OlderProgramsError
 		earlier *migrate.EarlierError
 	)
+	var told *app.Error
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.As(err, &told):
+		return err
 	case errors.As(err, &newer):
 		return app.Errorf(app.ExitConflict, "Use a program at least as new as the one that migrated it; nothing was changed.", "migrating: %w", err)
 	case errors.As(err, &waited):

@@ -82,6 +82,23 @@ func TestMigrate_StatusMakesNothingAndUpTellsWhen(t *testing.T) {
 	}
 }
 
+// TestMigrate_RefusesOtherLanes leaves a database as it is that has another number.
+func TestMigrate_RefusesOtherLanes(t *testing.T) {
+	t.Parallel()
+	cfg := app.Config{Data: filepath.Join(t.TempDir(), "data"), Lanes: 2}
+	for _, lanes := range []int{2, 2, 0} { // 0 is whatever it has
+		cfg.Lanes = lanes
+		if _, err := MigrateUp(t.Context(), cfg, migrate.Runner{}); err != nil {
+			t.Fatalf("%d lanes: %v", lanes, err)
+		}
+	}
+	cfg.Lanes = 8
+	_, err := MigrateUp(t.Context(), cfg, migrate.Runner{})
+	if err == nil || app.ExitCode(t.Context(), err) != app.ExitConflict || !strings.Contains(err.Error(), "asks for 8 lanes, and the database has 2") {
+		t.Fatalf("%v, hint %q", err, app.HintOf(err))
+	}
+}
+
 func TestOpenDatabase_LetsNobodyElseReadItsFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -70,6 +70,9 @@ func (s Seams) build(ctx context.Context, h *process.Host) error {
 	if err != nil {
 		return err
 	}
+	if err := c.Foreign(ctx, h.Config, db, Writes(h.Config)); err != nil {
+		return err
+	}
 	holder, err := process.NewHolder(h.Config)
 	if err != nil {
 		return err

@@ -92,6 +92,20 @@ func Hosts(cfg app.Config, consumer string) bool {
 	return len(list) == 0 || slices.Contains(list, consumer)
 }
 
+// Writes are the topics to which the hosted consumers send.
+func Writes(cfg app.Config) []string {
+	var topics []string
+	for _, participant := range []string{Inventory, Payment, Logistics} {
+		if Hosts(cfg, participant) {
+			topics = append(topics, order.RepliesOf(participant))
+		}
+	}
+	if Hosts(cfg, Orders) {
+		topics = append(topics, order.TopicEvents, inventory.Topic, payment.Topic, logistics.Topic)
+	}
+	return topics
+}
+
 func (c *Config) register(w *worker.Worker, sagas *orchestrator.Orchestrator) {
 	dialect := c.DB.Dialect()
 	if Hosts(c.Config, Inventory) {
