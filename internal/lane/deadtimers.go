@@ -58,7 +58,7 @@ func (r *run) suspicious() (found []*laneState) {
 // lane runs alone; elsewhere they are fired with all others.
 func (r *run) fireSuspects(ctx, work context.Context, t *timing, now time.Time) error {
 	for _, ls := range r.suspicious() {
-		due, err := r.c.Timers.Due(ctx, []int{ls.lease.Lane}, now, timerBatch+len(t.lame))
+		due, err := r.c.Timers.Due(ctx, []int{ls.lease.Lane}, now, r.timerLimit(t))
 		if err != nil {
 			return err
 		}
@@ -134,6 +134,20 @@ func (r *run) abandon(ctx context.Context, u Unit, id string, why error) error {
 		r.e.cfg.Logger.ErrorContext(ctx, "a timer was given up, a person must look", "consumer", r.c.Name, "id", id, "err", why)
 	}
 	return err
+}
+
+// timerLimit is how many due timers are to be read for a batch: those that are not fired now come along each time.
+func (r *run) timerLimit(t *timing) int {
+	limit := timerBatch + len(t.lame)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ls := range r.lanes {
+		limit += len(ls.deadly)
+		if ls.alone() {
+			limit += len(ls.inFlight.timers)
+		}
+	}
+	return limit
 }
 
 // firesAlone says that a timer is one of those in flight of a lane that runs alone, or is not fired at all.

@@ -79,7 +79,7 @@ func (r *run) fireDue(ctx, work context.Context, t *timing, leases []lease.Lease
 	if err != nil {
 		return false, err
 	}
-	limit := timerBatch + len(t.lame)
+	limit := r.timerLimit(t)
 	for due, of := range ripe {
 		lanes = slices.DeleteFunc(lanes, func(lane int) bool { return slices.Contains(of, lane) })
 		ids, err := r.c.Timers.Due(ctx, of, due, limit)

@@ -23,6 +23,10 @@ with last as (select topic, lane, max(sequence) as sequence from {log} x group b
 select l.topic || '/' || l.lane, 'the log ends at ' || l.sequence || ', its head says ' || coalesce(h.last_sequence::text, 'nothing')
 from last l left join log_head h on h.topic = l.topic and h.lane = l.lane
 where h.last_sequence is null or h.last_sequence <> l.sequence`,
+			`/* verify.head_twice */
+select topic || '/' || lane, 'the log has ' || count(*) || ' heads' from log_head group by topic, lane having count(*) > 1`,
+			`/* verify.relay_twice */
+select topic || '/' || lane, 'the relay has ' || count(*) || ' records of the log' from relay_progress group by topic, lane having count(*) > 1`,
 			`/* verify.message_twice */
 select id::text, 'this message is ' || count(*) || ' times in the outbox' from outbox group by id having count(*) > 1`,
 			`/* verify.key_in_two_lanes */
@@ -66,6 +70,8 @@ select c.name || ' in ' || t.value, 'has ' || count(p.lane) || ' places in ' || 
 from consumer c cross join {topics} cross join meta l
 left join place p on p.consumer = c.name and p.topic = t.value and p.lane >= 0 and p.lane < l.lanes
 group by c.name, t.value having count(p.lane) <> max(l.lanes)`,
+			`/* verify.place_twice */
+select consumer || ' in ' || topic || '/' || lane, 'has ' || count(*) || ' places' from place group by consumer, topic, lane having count(*) > 1`,
 			`/* verify.parked_ahead */
 select k.message_id, k.consumer || ' has parked it at ' || k.sequence || ' of ' || k.topic || '/' || k.lane || ', and is at ' || coalesce(p.sequence, 0)
 from parked k left join place p on p.consumer = k.consumer and p.topic = k.topic and p.lane = k.lane

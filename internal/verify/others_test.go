@@ -138,7 +138,7 @@ where o.type = 'inventory.reserve' and o.key = '$declined'`,
 		},
 		{
 			plant: plant{
-				name: "both write one topic", id: "inventory-replies/", rules: []string{"gap"}, also: []string{"numbered_twice", "head", "beginning", "place_ahead", "place_elsewhere"},
+				name: "both write one topic", id: "inventory-replies/", rules: []string{"gap"}, also: []string{"numbered_twice", "head", "head_twice", "beginning", "place_ahead", "place_elsewhere"},
 				sql: `insert into log_head values ('inventory-replies', 0, 1), ('inventory-replies', 1, 1);
 insert into log (topic, lane, first_sequence, last_sequence, incarnation, positions, oldest, newest)
 select 'inventory-replies', l.lane, 1, 1, 1, array[o.position], o.created_at, o.created_at

@@ -120,6 +120,21 @@ update log_head set last_sequence = last_sequence + 100 where topic = 'logistics
 		also: []string{"place_elsewhere"},
 	},
 	{
+		name: "two heads of a log", only: mainstay.Postgres, id: "inventory/", rules: []string{"head_twice", "head"},
+		sql: `insert into log_head select (jsonb_populate_record(h, jsonb_build_object('last_sequence', last_sequence - 1))).*
+from log_head h where topic = 'inventory' order by lane limit 1`,
+	},
+	{
+		name: "two records of the relay", only: mainstay.Postgres, id: "inventory/", rules: []string{"relay_twice"},
+		sql: `insert into relay_progress select topic, lane, 1, n, '', 1, 1 from log_head cross join generate_series(0, 1) n
+where topic = 'inventory' order by lane limit 2`,
+	},
+	{
+		name: "two places in a lane", only: mainstay.Postgres, id: "inventory in inventory/", rules: []string{"place_twice"}, also: []string{"place_missing", "place_ahead"},
+		sql: `insert into place select (jsonb_populate_record(p, jsonb_build_object('sequence', sequence + 1000, 'message_id', ''))).*
+from place p where consumer = 'inventory' and topic = 'inventory' order by lane limit 1`,
+	},
+	{
 		name: "message twice", id: "is 2 times",
 		sql: `update outbox set id = (select id from outbox where type = 'order.placed' and key = '$confirmed')
 where type = 'order.placed' and key = '$declined'`,

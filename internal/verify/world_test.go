@@ -140,7 +140,7 @@ func (w *world) open(t *testing.T) *backbone {
 	must(t, err)
 	b.view = order.NewReads(b.reads, w.dialect)
 	b.orchestrator, err = orchestrator.New(orchestrator.Config{
-		Store: b.store, Versions: []saga.Definition{order.Definition(order.Times{Deadline: 10 * time.Second, Ask: 2 * time.Second})},
+		Store: b.store, Versions: []saga.Definition{order.Definition(order.Times{Deadline: time.Minute, Ask: 2 * time.Second})},
 		Binding: order.NewBinding(w.dialect, nil), Lanes: b.Lanes(), Source: order.Source,
 	})
 	must(t, err)

@@ -16,7 +16,7 @@ update sequencer_state set epoch = $1, version = version + 1 where epoch <= $1 r
 	identityQuery = `/* sequencer.identity */ select identity as was, database_identity() as is, database_era() as era from meta`
 	openQuery     = `/* sequencer.open_incarnation */
 insert into incarnation (id, topic, lane, first_sequence, reason)
-select $1, k.topic, k.lane, coalesce((select last_sequence from log_head h where h.topic = k.topic and h.lane = k.lane), 0) + 1, $2
+select $1, k.topic, k.lane, coalesce((select max(last_sequence) from log_head h where h.topic = k.topic and h.lane = k.lane), 0) + 1, $2
 from (` + logsUnion + `) as k`
 	adoptQuery     = `/* sequencer.adopt */ update meta set identity = $1`
 	incarnateQuery = `/* sequencer.incarnate */ update sequencer_state set incarnation = $1`

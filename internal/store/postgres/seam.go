@@ -138,10 +138,10 @@ insert into incarnation (id, topic, lane, first_sequence, reason)
 select $1, k.topic, k.lane, coalesce(
     (select l.first_sequence from log l where l.topic = k.topic and l.lane = k.lane and l.last_sequence > h.handled and l.first_sequence > h.handled
      order by l.last_sequence limit 1),
-    (select e.last_sequence from log_head e where e.topic = k.topic and e.lane = k.lane) + 1, 1), $2
+    (select max(e.last_sequence) from log_head e where e.topic = k.topic and e.lane = k.lane) + 1, 1), $2
 from (` + logsUnion + ` union select * from unnest($3::text[], $4::int[])) as k(topic, lane)
 cross join lateral (select greatest(
-    (select sequence from relay_progress r where r.topic = k.topic and r.lane = k.lane),
+    (select max(sequence) from relay_progress r where r.topic = k.topic and r.lane = k.lane),
     (select max(sequence) from place p where p.topic = k.topic and p.lane = k.lane and not elsewhere), 0) as handled) as h`
 	relabelLog = `/* seam.relabel */
 update log l set incarnation = i.id from incarnation i
