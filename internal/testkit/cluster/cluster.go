@@ -319,13 +319,20 @@ func (c *Cluster) InFlight(ctx context.Context) (int, error) {
 	return n, err
 }
 
-// WaitEnded blocks until every saga has ended.
+// WaitEnded blocks until every saga has ended; if one does not, it says where that hangs.
 func (c *Cluster) WaitEnded(ctx context.Context) {
 	c.t.Helper()
+	ended := false
+	defer func() {
+		if !ended {
+			c.diagnose()
+		}
+	}()
 	c.Until(ctx, "all orders have ended", func(ctx context.Context) (bool, error) {
 		n, err := c.InFlight(ctx)
 		return n == 0, err
 	})
+	ended = true
 }
 
 // untilTick is how often Until asks.
