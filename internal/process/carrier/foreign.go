@@ -2,10 +2,14 @@ package carrier
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/broker"
+	"github.com/mainstay-io/mainstay/internal/broker/natsbroker"
 	"github.com/mainstay-io/mainstay/internal/process"
 )
 
@@ -18,7 +22,7 @@ func (c *Carrier) Foreign(ctx context.Context, cfg app.Config, db *process.Datab
 	}
 	for _, topic := range topics {
 		for lane := range db.Lanes() {
-			tail, err := c.Publisher.Tail(ctx, mainstay.TopicLane{Topic: topic, Lane: lane})
+			tail, err := c.tail(ctx, mainstay.TopicLane{Topic: topic, Lane: lane})
 			if err != nil {
 				return Explain(fmt.Errorf("looking at who writes %s: %w", topic, err), cfg.Broker)
 			}
@@ -30,4 +34,36 @@ func (c *Carrier) Foreign(ctx context.Context, cfg app.Config, db *process.Datab
 		}
 	}
 	return nil
+}
+
+// A cluster that elects answers nobody: each question waits for tailPatience at most, and is asked again for startPatience.
+const (
+	tailPatience  = 3 * time.Second
+	startPatience = 20 * time.Second
+	tailTick      = 200 * time.Millisecond
+)
+
+// tail is the end of a log at the broker.
+func (c *Carrier) tail(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	tick := time.NewTicker(tailTick)
+	defer tick.Stop()
+	for {
+		tail, err := c.tailWithin(ctx, log)
+		if err == nil || errors.Is(err, natsbroker.ErrForbidden) {
+			return tail, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return tail, err
+		}
+	}
+}
+
+func (c *Carrier) tailWithin(ctx context.Context, log mainstay.TopicLane) (broker.Tail, error) {
+	ctx, cancel := context.WithTimeout(ctx, tailPatience)
+	defer cancel()
+	return c.Publisher.Tail(ctx, log)
 }
