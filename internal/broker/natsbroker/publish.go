@@ -59,11 +59,11 @@ func (b *Broker) Publish(ctx context.Context, msgs []*mainstay.Message, expect m
 		return nil, context.Cause(ctx)
 	}
 	rounds, err := b.rounds(msgs)
+	if away := b.usable(); away != nil { // what it takes is as the last connection said, and may have changed since
+		return nil, fmt.Errorf("%w: %w", broker.ErrUnknown, away)
+	}
 	if err != nil {
 		return nil, err
-	}
-	if err := b.usable(); err != nil {
-		return nil, fmt.Errorf("%w: %w", broker.ErrUnknown, err)
 	}
 	known := make(map[mainstay.TopicLane]int64, len(expect))
 	for log, position := range expect {
