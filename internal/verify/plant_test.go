@@ -120,7 +120,7 @@ update log_head set last_sequence = last_sequence + 100 where topic = 'logistics
 		also: []string{"place_elsewhere"},
 	},
 	{
-		name: "two heads of a log", only: mainstay.Postgres, id: "inventory/", rules: []string{"head_twice", "head"},
+		name: "two heads of a log", only: mainstay.Postgres, id: "inventory/", rules: []string{"head_twice", "head"}, also: []string{"place_ahead", "relay_ahead"},
 		sql: `insert into log_head select (jsonb_populate_record(h, jsonb_build_object('last_sequence', last_sequence - 1))).*
 from log_head h where topic = 'inventory' order by lane limit 1`,
 	},
