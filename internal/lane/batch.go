@@ -85,6 +85,8 @@ func (r *run) next(items []item) []item {
 	}
 	at := map[log]Place{}
 	out := items[:0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, it := range items {
 		l := log{it.ls, it.m.Topic}
 		last, ok := at[l]

@@ -47,7 +47,7 @@ func (eff *effects) move(it item) bool {
 	if !ok {
 		at = it.ls.places[it.m.Topic]
 	}
-	if it.m.Sequence != it.ls.follows(at) {
+	if it.m.Sequence != eff.r.follows(it.ls, at) {
 		return false
 	}
 	if eff.moves[it.ls] == nil {

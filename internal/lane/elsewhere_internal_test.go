@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,5 +166,35 @@ func TestLost(t *testing.T) {
 	ls.places["t"] = Place{TopicLane: ls.places["t"].TopicLane, Incarnation: 1, Sequence: 11}
 	if said := r.lost(); said != "" {
 		t.Fatalf("where a person has put it, it says %q", said)
+	}
+}
+
+// TestLearn_WhileALaneIsBusy: histories come with messages while a worker handles others of the same lane. The race
+// detector sees when the two meet without the mutex.
+func TestLearn_WhileALaneIsBusy(t *testing.T) {
+	t.Parallel()
+	r, ls := reader(t, false, 1, 7)
+	ls.busy = true
+	message := func(incarnation, sequence int64) *mainstay.Message {
+		return &mainstay.Message{Topic: "t", Lane: 1, ID: "m", Incarnation: incarnation, Sequence: sequence, Since: 5}
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for incarnation := range int64(100) {
+			r.deliver(1, []*mainstay.Message{message(incarnation+2, 8)})
+		}
+	})
+	all.Go(func() {
+		for range 100 {
+			items := r.next([]item{{ls: ls, m: message(1, 8)}})
+			newEffects(r).move(item{ls: ls, m: message(1, 8)})
+			if len(items) > 1 {
+				t.Error("one message became several")
+			}
+		}
+	})
+	all.Wait()
+	if next := r.follows(ls, ls.places["t"]); next != 5 {
+		t.Errorf("waits for %d, want 5, where the later incarnations begin", next)
 	}
 }

@@ -399,18 +399,21 @@ func (p *pair) loseMiddle() int {
 	return lost
 }
 
-// positions are where the records of a subject stand.
+// positions are where the records of a subject stand, of those that are there now: more may come all the time, and
+// faster than they can be read.
 func (p *pair) positions(subject string) []uint64 {
 	p.t.Helper()
 	st, out := p.stream(), []uint64{}
-	for next := uint64(1); ; {
+	end := st.CachedInfo().State.LastSeq
+	for next := uint64(1); next <= end; {
 		m, err := st.GetMsg(context.Background(), next, jetstream.WithGetMsgSubject(subject))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return out
+			break
 		}
 		noErr(p.t, err)
 		out, next = append(out, m.Sequence), m.Sequence+1
 	}
+	return out
 }
 
 // logged keeps what is logged.

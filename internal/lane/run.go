@@ -34,7 +34,8 @@ type run struct {
 }
 
 // laneState is a lane that this process holds. While busy, only the worker that set it changes places and queues, and
-// it does so under the run's mutex; so it alone may read them without.
+// it does so under the run's mutex; so it alone may read them without. What others change meanwhile it reads under the
+// mutex, past among it: histories of logs of other databases come with their messages.
 type laneState struct {
 	lease  lease.Lease
 	busy   bool
@@ -272,8 +273,14 @@ func (a mark) beyond(b mark) bool {
 	return a.incarnation > b.incarnation || a.incarnation == b.incarnation && a.sequence > b.sequence
 }
 
-// follows is the sequence that comes behind a place.
+// follows is the sequence that comes behind a place; run.mu is held.
 func (ls *laneState) follows(p Place) int64 { return ls.past[p.Topic].Next(p.Incarnation, p.Sequence) }
+
+func (r *run) follows(ls *laneState, p Place) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return ls.follows(p)
+}
 
 // sweep marks lanes that are behind the log and have not moved since the last sweep.
 func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneState]map[string]int64) {

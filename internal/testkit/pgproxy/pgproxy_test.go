@@ -63,11 +63,16 @@ func connect(t testing.TB, url string) *pgx.Conn {
 // waitRows waits until the table has n rows: the server may still be at the commit when the client is dropped.
 func waitRows(t testing.TB, c *pgx.Conn, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	for got := -1; got != n; {
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for got := -1; ; <-again.C {
 		if err := c.QueryRow(ctx, "select count(*) from t").Scan(&got); err != nil {
 			t.Fatalf("waiting for %d rows, there are %d: %v", n, got, err)
+		}
+		if got == n {
+			return
 		}
 	}
 }
