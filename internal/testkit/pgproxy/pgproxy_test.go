@@ -3,7 +3,9 @@ package pgproxy_test
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,9 +52,23 @@ func batch(statements ...string) func(context.Context, *pgx.Conn) error {
 	}
 }
 
+// connect makes a connection that does not cancel what it has sent when it is dropped, as it does otherwise, over a
+// second connection: a COMMIT that was forwarded is to come about.
 func connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()
-	c, err := pgx.Connect(t.Context(), url)
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dialed atomic.Bool
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if dialed.Swap(true) {
+			return nil, errors.New("nothing is cancelled")
+		}
+		return dial(ctx, network, addr)
+	}
+	c, err := pgx.ConnectConfig(t.Context(), config)
 	if err != nil {
 		t.Fatal(err)
 	}
