@@ -359,7 +359,7 @@ func (r *run) manage(ctx context.Context, seam history.Seam, changed map[int]boo
 	}
 	if len(change.Taken) > 0 {
 		r.remember(change.Taken)
-		if err := r.adopt(ctx, seam, change.Taken); err != nil {
+		if err := r.adopt(ctx, change.Taken); err != nil {
 			r.logManage(ctx, "reading the state of lanes", err)
 			return
 		}
@@ -420,8 +420,19 @@ func (r *run) recognize(ctx context.Context, places []Place) error {
 	return nil
 }
 
-// adopt loads what the database knows of lanes that were just taken.
-func (r *run) adopt(ctx context.Context, seam history.Seam, taken []lease.Lease) error {
+// errUncompared: the database's server was started again while lanes were taken.
+var errUncompared = errors.New("no relay has compared the log with the broker in this era yet")
+
+// adopt loads what the database knows of lanes that were just taken. Its history is read under their leases: whoever opens
+// an incarnation ends all of them, so none is opened later that these lanes would not know of.
+func (r *run) adopt(ctx context.Context, taken []lease.Lease) error {
+	seam, err := r.e.seam(ctx)
+	if err != nil {
+		return err
+	}
+	if r.e.waiting {
+		return errUncompared
+	}
 	lanes := make([]int, len(taken))
 	states := map[int]*laneState{}
 	for i, l := range taken {

@@ -153,8 +153,8 @@ type faultyStore struct {
 	before func(u lane.Unit) error
 	// era, when set, is the database's; what was read in another one is fenced.
 	era atomic.Pointer[string]
-	// lines, when set, is told each time when the lines are read.
-	lines func()
+	// lines, when set, is told each time when the lines are read, acquire before lanes are taken.
+	lines, acquire func()
 }
 
 var errCut = fmt.Errorf("cut off: %w", lane.ErrTransient)
@@ -197,6 +197,13 @@ func (s *faultyStore) Lines(ctx context.Context, topics []string, lanes []int) (
 		s.lines()
 	}
 	return s.Store.Lines(ctx, topics, lanes)
+}
+
+func (s *faultyStore) Acquire(ctx context.Context, name string, lanes []int, holder string, ttl time.Duration, force bool) ([]lease.Lease, error) {
+	if s.acquire != nil {
+		s.acquire()
+	}
+	return s.Store.Acquire(ctx, name, lanes, holder, ttl, force)
 }
 
 func (s *faultyStore) Renew(ctx context.Context, holder string, ls []lease.Lease, ttl time.Duration) ([]lease.Lease, error) {

@@ -3,6 +3,7 @@ package lane_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,6 +73,45 @@ func TestEngine_SkipsWhatAnotherHistoryHasPublished(t *testing.T) {
 	}
 	if got := w.rows("select incarnation, sequence from place where consumer = 'c' and sequence > 0"); len(got) != 1 || got[0] != "2 4" {
 		t.Fatalf("the place is %v", got)
+	}
+}
+
+// TestEngine_ReadsTheHistoryUnderItsLeases: of an incarnation that is opened while lanes are taken, whatever was read
+// before knows nothing. What the log has would not seem to count, and what the broker has of before would, once more.
+func TestEngine_ReadsTheHistoryUnderItsLeases(t *testing.T) {
+	t.Parallel()
+	for name, published := range map[string]bool{"nothing was published": false, "published before": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := setup(t)
+			mem := membroker.New(membroker.Options{})
+			w.reader = mem
+			w.send(event("things", "k", "1"))
+			w.open(1)
+			if published {
+				if _, err := mem.Publish(t.Context(), w.messages(w.logOf("things", "k"), 0), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var once sync.Once
+			ran := w.start(func(_ *lane.Config, s *faultyStore) {
+				s.acquire = func() { once.Do(func() { w.open(2) }) }
+			}, handle("c", []string{"things"}, func(context.Context, *mainstay.Message) error { return nil }))
+			t.Cleanup(ran.end)
+			w.until("the message was handled", func() bool { return len(w.effects("c")) > 0 })
+			if got := w.rows("select incarnation, sequence from place where consumer = 'c' and sequence > 0"); len(got) != 1 || got[0] != "3 1" {
+				t.Errorf("the place is %v", got)
+			}
+		})
+	}
+}
+
+// open opens an incarnation behind the current one.
+func (w *world) open(current int64) {
+	w.t.Helper()
+	opened, err := w.store.OpenIncarnation(context.Background(), relay.Opening{Seen: current, Above: current, Reason: "test"})
+	if err != nil || !opened {
+		w.t.Fatalf("opened %v, %v", opened, err)
 	}
 }
 
