@@ -20,7 +20,7 @@ import (
 func TestApart_AsksForWhatTheBrokerLacks(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(p *pair){
-		"from the middle":          func(p *pair) { p.loseMiddle() },
+		"from the middle":          func(p *pair) { p.loseNext() },
 		"all but the last records": func(p *pair) { p.keepLast(1) },
 	} {
 		t.Run(name, func(t *testing.T) {
