@@ -85,6 +85,7 @@ func TestBench_RefusesWhatCannotBeMeasured(t *testing.T) {
 		"bench ingest --url http://h --lanes 4":          "--lanes is about a system that is started",
 		"bench order --url h":                            "is not the URL of a server",
 		"bench order --database mysql://x":               "--database: must begin with",
+		"bench order --database sqlite:mine.db":          "--database names a server here",
 		"bench relay --broker database":                  "nothing to relay",
 		"bench relay --messages 0":                       "--messages must be",
 		"bench hop --payload 1":                          "--payload must be",

@@ -23,7 +23,7 @@ SQLite database of a running server is in use. Limits are settings: give the sam
 		Example: `  mainstay clean --dry-run
   mainstay clean --database postgres://mainstay@db/mainstay --outbox-retention 72h`,
 		Args:        exactly(),
-		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitConflict, app.ExitUnreachable),
+		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitUnreachable, app.ExitInterrupted),
 	}
 	app.AddFlags(cmd.Flags(), "data", "database", "outbox_retention", "history_retention", "barrier_retention", "private_retention")
 	dry := cmd.Flags().Bool("dry-run", false, "remove nothing: say with what a round would begin")

@@ -106,6 +106,12 @@ func TestCommands_AreDocumented(t *testing.T) {
 		if cmd.Annotations[exits] == "" {
 			t.Errorf("%s does not say how it ends", path)
 		}
+		if cmd.Flags().Lookup("database") != nil && !strings.Contains(cmd.Annotations[exits], "interrupted") {
+			t.Errorf("%s waits for a database, and does not say how it ends when a signal comes meanwhile", path)
+		}
+		if cmd.Flags().Lookup("data") != nil && !strings.Contains(cmd.Annotations[exits], "not found") {
+			t.Errorf("%s does not say how it ends where there is no such database", path)
+		}
 		if !cmd.HasSubCommands() && !strings.Contains(cmd.Example, "  "+path) {
 			t.Errorf("%s has no example", path)
 		}

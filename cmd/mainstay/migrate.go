@@ -63,7 +63,7 @@ func migrateCommand(use, short, long string) *cobra.Command {
 		Example: "  mainstay migrate " + use + "\n" +
 			"  mainstay migrate " + use + " --database postgres://mainstay@db/mainstay",
 		Args:        exactly(),
-		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitConflict, app.ExitUnreachable, app.ExitPending),
+		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitUnreachable, app.ExitPending, app.ExitInterrupted),
 	}
 }
 

@@ -21,7 +21,7 @@ after the next start. A second signal ends it at once, and that loses nothing ei
   MAINSTAY_DATABASE=postgres://mainstay@db/mainstay mainstay serve
   mainstay serve --config /etc/mainstay.yaml`,
 		Args:        exactly(),
-		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitConflict, app.ExitUnreachable),
+		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitUnreachable, app.ExitInterrupted),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := app.LoadConfigOf(app.Serve, env, cmd.Flags())
 			if err != nil {

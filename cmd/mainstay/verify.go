@@ -23,7 +23,7 @@ orders' first; all are checked together.`,
   mainstay verify --database postgres://mainstay@db/mainstay --journal accepted.jsonl
   mainstay verify --database postgres://mainstay@db-a/orders --database postgres://mainstay@db-b/stock`,
 		Args:        exactly(),
-		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitPartial, app.ExitUnreachable),
+		Annotations: documented(app.ExitOK, app.ExitError, app.ExitUsage, app.ExitNotFound, app.ExitConflict, app.ExitPartial, app.ExitUnreachable, app.ExitInterrupted),
 	}
 	app.AddFlags(cmd.Flags(), "data", "database")
 	var o verifyOptions

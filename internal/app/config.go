@@ -52,22 +52,30 @@ func (c Config) Origin(name string) Origin {
 
 // AddFlags adds the flags of the named settings, or of all when none are named, and --config.
 func AddFlags(flags *pflag.FlagSet, names ...string) {
-	addFlags(flags, func(s Setting) bool { return len(names) == 0 || slices.Contains(names, s.Name) })
+	addFlags(flags, func(s Setting) bool { return len(names) == 0 || slices.Contains(names, s.Name) }, fromVariable)
 }
 
 // AddFlagsOf adds the flags of the settings that a process takes, and --config.
 func AddFlagsOf(process string, flags *pflag.FlagSet) {
-	addFlags(flags, func(s Setting) bool { return s.TakenBy(process) })
+	addFlags(flags, func(s Setting) bool { return s.TakenBy(process) }, fromVariable)
 }
 
-func addFlags(flags *pflag.FlagSet, wanted func(Setting) bool) {
-	flags.String("config", "", "YAML `FILE` of settings (env "+configVariable+"); none is read unless named")
+// AddFlagsOnly is AddFlags for a command that leaves the environment alone: the help of its flags names no variable.
+func AddFlagsOnly(flags *pflag.FlagSet, names ...string) {
+	addFlags(flags, func(s Setting) bool { return slices.Contains(names, s.Name) }, func(string) string { return "" })
+}
+
+// fromVariable ends the help of a flag that has a variable, too.
+func fromVariable(name string) string { return " (env " + name + ")" }
+
+func addFlags(flags *pflag.FlagSet, wanted func(Setting) bool, variable func(name string) string) {
+	flags.String("config", "", "YAML `FILE` of settings"+variable(configVariable)+"; none is read unless named")
 	for _, s := range Settings() {
 		if !wanted(s) {
 			continue
 		}
 		v := &flagText{kind: s.Kind, text: s.Default}
-		f := flags.VarPF(v, s.Flag(), "", strings.ReplaceAll(s.Doc, "`", "")+" (env "+s.Variable()+")")
+		f := flags.VarPF(v, s.Flag(), "", strings.ReplaceAll(s.Doc, "`", "")+variable(s.Variable()))
 		if s.Kind == "bool" {
 			f.NoOptDefVal = "true"
 		}

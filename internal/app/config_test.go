@@ -109,7 +109,7 @@ func TestLoadConfig_ReportsAllMistakesAtOnce(t *testing.T) {
 		path + `: lanes: must be one value, not a list`,
 		path + `: order_dedline: there is no such setting; did you mean "order_deadline"?`,
 		"MAINSTAY_DATABASE: must begin with one of postgres, postgresql, sqlite",
-		"--broker: must begin with one of nats, tls, memory, database",
+		"--broker: must begin with one of nats, tls, database, memory",
 		"--allow-unauthenticated: must be true or false",
 		`MAINSTAY_LOG_LEVEL: must be one of debug, info, warn, error; did you mean "info"?`,
 		"--shutdown-grace: must be a duration such as 500ms, 20s or 24h",

@@ -74,7 +74,7 @@ func (p Program) help(flags *pflag.FlagSet) string {
 		strings.TrimSpace(p.About), p.Process, strings.TrimRight(p.Examples, "\n"), flags.FlagUsagesWrapped(helpWidth))
 	for _, m := range ExitCodes() {
 		switch m.Code {
-		case ExitOK, ExitError, ExitUsage, ExitConflict, ExitUnreachable:
+		case ExitOK, ExitError, ExitUsage, ExitNotFound, ExitConflict, ExitUnreachable, ExitInterrupted:
 			fmt.Fprintf(&b, "  %-4d %s: %s\n", m.Code, m.Name, m.Meaning)
 		}
 	}

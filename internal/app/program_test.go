@@ -64,8 +64,11 @@ func TestProgram_SaysWhatIsMissing(t *testing.T) {
 		"no broker":             {app.Outbox, []string{db}, []string{"--broker is missing", "nats://HOST:4222"}},
 		"a file":                {app.Ingest, []string{"--database=sqlite:x.db"}, []string{"--database: a SQLite file belongs to one process"}},
 		"memory":                {app.Worker, []string{db, "--broker=memory"}, []string{"--broker: memory is not shared"}},
-		"an open address":       {app.Ingest, []string{db, "--http=0.0.0.0:8080"}, []string{"--allow-unauthenticated"}},
-		"open probes":           {app.Worker, []string{db, nats, "--ops=:8081"}, []string{"--allow-unauthenticated"}},
+		"another database":      {app.Ingest, []string{"--database=mysql://db/x"}, []string{"--database: must begin with one of postgres, postgresql$"}},
+		"another broker":        {app.Outbox, []string{db, "--broker=kafka://h:9092"}, []string{"--broker: must begin with one of nats, tls, database$"}},
+		"an open address":       {app.Ingest, []string{db, "--http=0.0.0.0:8080"}, []string{"anyone could place orders; give --allow-unauthenticated"}},
+		"an open desk":          {app.Ingest, []string{db, "--ops=0.0.0.0:8081"}, []string{"anyone could change stock and carriers;"}},
+		"open probes":           {app.Worker, []string{db, nats, "--ops=:8081"}, []string{"anyone could read its metrics; give --allow-unauthenticated"}},
 		"an argument":           {app.Ingest, []string{db, "serve"}, []string{`"serve" is one argument too many`}},
 		"one address for both":  {app.Ingest, []string{db, "--http=127.0.0.1:1", "--ops=127.0.0.1:1"}, []string{"must differ from http"}},
 		"an unknown file":       {app.Worker, []string{db, nats, "--config=/does/not/exist"}, []string{"there is no such file"}},
@@ -85,7 +88,7 @@ func TestProgram_SaysWhatIsMissing(t *testing.T) {
 				t.Fatalf("got %v, hint %q", err, app.HintOf(err))
 			}
 			for _, want := range c.want {
-				if !strings.Contains(err.Error(), want) {
+				if !strings.Contains(err.Error()+"$", want) {
 					t.Errorf("%q does not say %q", err, want)
 				}
 			}
@@ -110,7 +113,7 @@ func TestProgram_HelpAndVersion(t *testing.T) {
 				t.Errorf("%s: the help has --%s: %v", flag, s.Flag(), has)
 			}
 		}
-		for _, want := range []string{"Do a thing.", "outbox --ops :0", "Exit codes:", "MAINSTAY_BROKER"} {
+		for _, want := range []string{"Do a thing.", "outbox --ops :0", "Exit codes:", "\n  3    not found", "\n  130  interrupted", "MAINSTAY_BROKER"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("the help does not have %q", want)
 			}

@@ -42,6 +42,9 @@ names it. An empty variable or key counts as not given. An unknown key is refuse
 with ` + "`MAINSTAY_`" + ` is warned about, and all mistakes are reported at once. ` + "`mainstay config print`" + ` shows each value
 with its origin; passwords in URLs are never shown.
 
+Two variables are no settings: ` + "`MAINSTAY_CONFIG`, and `MAINSTAY_URL`" + `, the ingest API that ` + "`mainstay order`" + ` asks where its
+` + "`--url`" + ` does not say. ` + "`mainstay bench`" + ` leaves the environment alone: what it starts is not the running system.
+
 A process takes the settings that it uses, as each of them says; its --help lists them. One file, and one environment,
 may serve all processes: what one does not take it leaves alone.
 

@@ -170,20 +170,31 @@ func SplitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// oneOfSchemes accepts "", a bare word of the list, or a list of URLs, separated by commas, whose scheme is of it.
-func oneOfSchemes(words ...string) func(string) error {
-	return func(s string) error {
-		if s == "" || slices.Contains(words, s) {
-			return nil
-		}
-		for _, one := range splitURLs(s) {
-			scheme, _, found := strings.Cut(one, ":")
-			if !found || !slices.Contains(words, scheme) {
-				return fmt.Errorf("must begin with one of %s", strings.Join(words, ", "))
+// schemes accepts "", a bare word of the lists, or URLs, separated by commas, whose scheme is of them. What serve alone
+// takes gets through to the rules that say why another process does not take it, but no other process offers it.
+func (s Setting) schemes(all []string, alone ...string) Setting {
+	set, known := s.set, slices.Concat(all, alone)
+	s.set = func(c *Config, value string) error {
+		if !hasScheme(value, known) {
+			offered := all
+			if c.process == "" || c.process == Serve {
+				offered = known
 			}
+			return fmt.Errorf("must begin with one of %s", strings.Join(offered, ", "))
 		}
-		return nil
+		return set(c, value)
 	}
+	return s
+}
+
+func hasScheme(s string, words []string) bool {
+	if s == "" || slices.Contains(words, s) {
+		return true
+	}
+	return !slices.ContainsFunc(splitURLs(s), func(one string) bool {
+		scheme, _, found := strings.Cut(one, ":")
+		return !found || !slices.Contains(words, scheme)
+	})
 }
 
 // encodedUser refuses URLs with one of these characters, as it is, in the user's name or password: a library would take
@@ -217,11 +228,12 @@ func (c Config) needs(ok bool, name, format string, args ...any) error {
 	return fmt.Errorf("%s: %s", c.Origin(name).label(name), fmt.Sprintf(format, args...))
 }
 
-// reachable refuses an address that other machines can reach, unless that was asked for.
-func (c Config) reachable(name, addr string) error {
+// reachable refuses an address that other machines can reach, and where strangers could do what, unless that was
+// asked for.
+func (c Config) reachable(name, addr, what string) error {
 	return c.needs(c.AllowUnauthenticated || isLoopback(addr), name,
 		"%s can be reached by other machines, and nobody who calls is asked who they are: "+
-			"anyone could place orders or change stock; give --allow-unauthenticated if the network keeps strangers out", addr)
+			"anyone could %s; give --allow-unauthenticated if the network keeps strangers out", addr, what)
 }
 
 func isLoopback(addr string) bool {

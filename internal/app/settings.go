@@ -60,9 +60,9 @@ func Settings() []Setting {
 		text("ops", "127.0.0.1:8081", "Address of probes and metrics, and where an ingest runs of the operator API. Left alone, a busy port gives way to the next free one.",
 			func(c *Config) *string { return &c.Ops }, hostPort).also(Ingest, Outbox, Worker),
 		secret("database", "", "Database: `postgres://USER:PASSWORD@HOST/NAME`. `serve` alone takes `sqlite:PATH` too, with the payment gateway's books beside that file (`?synchronous=normal` behind it only with `allow_unsafe_durability`), and nothing: then it is SQLite inside the data directory.",
-			func(c *Config) *string { return &c.Database }, oneOfSchemes("postgres", "postgresql", "sqlite"), encodedUser("@/")).also(Ingest, Outbox, Worker),
+			func(c *Config) *string { return &c.Database }, encodedUser("@/")).schemes([]string{"postgres", "postgresql"}, "sqlite").also(Ingest, Outbox, Worker),
 		secret("broker", "", "Broker: `nats://HOST:4222[,nats://HOST:4222]`, or `database` (workers read the log, no broker at all). `serve` alone takes `memory` too, and nothing: then it is the embedded NATS server.",
-			func(c *Config) *string { return &c.Broker }, oneOfSchemes("nats", "tls", "memory", "database"), encodedUser("@/?#")).also(Outbox, Worker),
+			func(c *Config) *string { return &c.Broker }, encodedUser("@/?#")).schemes([]string{"nats", "tls", "database"}, "memory").also(Outbox, Worker),
 		boolean("allow_unauthenticated", false, "Serve on addresses that other machines can reach, although nobody is asked who they are.",
 			func(c *Config) *bool { return &c.AllowUnauthenticated }).also(Ingest, Outbox, Worker),
 		text("log_level", "info", "Least severe log line that is written: `debug`, `info`, `warn` or `error`.",
@@ -129,9 +129,14 @@ func crossChecks() []func(Config) error {
 			if !c.Takes("http") {
 				return nil
 			}
-			return c.reachable("http", c.HTTP)
+			return c.reachable("http", c.HTTP, "place orders")
 		},
-		func(c Config) error { return c.reachable("ops", c.Ops) },
+		func(c Config) error {
+			if !c.Takes("http") {
+				return c.reachable("ops", c.Ops, "read its metrics")
+			}
+			return c.reachable("ops", c.Ops, "change stock and carriers")
+		},
 		func(c Config) error {
 			return c.needs(c.StepTimeout < c.OrderDeadline, "step_timeout", "must be shorter than order_deadline (%v)", c.OrderDeadline)
 		},

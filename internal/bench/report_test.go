@@ -22,7 +22,7 @@ import (
 // With -update golden files are written instead of compared.
 var update = flag.Bool("update", false, "write the golden files")
 
-// results are those of the golden files: a whole one, and one in which everything went wrong.
+// results are those of the golden files: a whole one, one in which everything went wrong, and one of next to nothing.
 func results() map[string]*Result {
 	machine := Machine{CPU: "Abacus 9", Cores: 2, MemoryMB: 4096, Kernel: "7.0", Build: app.Build{Version: "v1", Revision: "abc", Go: "go1.26", Platform: "linux/amd64"}}
 	whole := &Result{
@@ -37,7 +37,11 @@ func results() map[string]*Result {
 		Faults: map[string]int64{"no answer": 10, "503 overloaded": 39, "unfinished": 1}, Interrupted: true, Machine: machine,
 	}
 	bad.Finish(nil)
-	return map[string]*Result{"whole": whole, "bad": bad}
+	short := &Result{
+		Work: "hop", Unit: "messages", LatencyOf: "a batch", Load: "messages that wait", Seconds: 0.008374882, Operations: 3, Begun: 3, Good: 3, Machine: machine,
+	}
+	short.Finish(Usage{{Name: "this process", Known: true, CPUSeconds: 0.1 + 0.2}})
+	return map[string]*Result{"whole": whole, "bad": bad, "short": short}
 }
 
 func TestResult_Golden(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,6 +28,8 @@ type Result struct {
 	Seconds    float64 `json:"seconds"`
 	Operations int64   `json:"operations"`
 	PerSecond  float64 `json:"per_second"`
+	// TooShort says that PerSecond, and what an operation has used, tell nothing: it was over in no time.
+	TooShort bool `json:"too_short,omitempty"`
 	// Latency is of operations that began while it was measured; nil when there were none. Accepted is the first part
 	// of it, up to the answer, of operations that go on after that.
 	Latency  *Latency `json:"latency,omitempty"`
@@ -54,17 +57,30 @@ func (r *run) result(interrupted bool) Result {
 	return res
 }
 
-// Finish computes what follows from Operations and Seconds, and what each operation has used.
+// tellingSeconds is how long must be measured for a rate to tell anything: a process's use of the CPU is counted in
+// hundredths of a second, and what is done in one piece takes milliseconds.
+const tellingSeconds = 0.1
+
+// Finish computes what follows from Operations and Seconds, and what each operation has used; all of it is rounded to
+// what can be known.
 func (r *Result) Finish(u Usage) {
+	r.Seconds, r.TooShort = decimals(r.Seconds, 6), r.Seconds < tellingSeconds
 	if r.Seconds > 0 {
-		r.PerSecond = float64(r.Operations) / r.Seconds
+		r.PerSecond = decimals(float64(r.Operations)/r.Seconds, 2)
 	}
 	for i := range u {
+		u[i].CPUSeconds = decimals(u[i].CPUSeconds, 6)
 		if r.Operations > 0 {
-			u[i].MicrosPerOperation = u[i].CPUSeconds * 1e6 / float64(r.Operations)
+			u[i].MicrosPerOperation = decimals(u[i].CPUSeconds*1e6/float64(r.Operations), 1)
 		}
 	}
 	r.Used = u
+}
+
+// decimals rounds v to so many digits behind the point.
+func decimals(v float64, digits int) float64 {
+	unit := math.Pow10(digits)
+	return math.Round(v*unit) / unit
 }
 
 // Sound says whether the run tells something: operations ended, and each of those that began ended well.
@@ -111,7 +127,7 @@ func (r *Result) WriteTable(w io.Writer) error {
 	_ = t.Flush() // into memory
 	b.WriteString("\n")
 	t = tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "throughput\t%s %s/s\t(%s in %.1f s)\n", rounded(r.PerSecond), r.Unit, grouped(r.Operations), r.Seconds)
+	fmt.Fprintf(t, "throughput\t%s\n", r.throughput())
 	fmt.Fprintf(t, "errors\t%s\n", r.faults())
 	fmt.Fprintf(t, "retries\t%s\n", grouped(r.Retries))
 	_ = t.Flush()
@@ -123,6 +139,13 @@ func (r *Result) WriteTable(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func (r *Result) throughput() string {
+	if r.TooShort {
+		return fmt.Sprintf("too short to tell  (%s %s in %s ms)", grouped(r.Operations), r.Unit, strconv.FormatFloat(r.Seconds*1e3, 'f', 1, 64))
+	}
+	return fmt.Sprintf("%s %s/s  (%s in %.1f s)", rounded(r.PerSecond), r.Unit, grouped(r.Operations), r.Seconds)
 }
 
 func (r *Result) writeLatency(b *strings.Builder) {
@@ -151,7 +174,11 @@ func (r *Result) writeUsed(b *strings.Builder) {
 	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "process\tCPU s\tCPU µs each\tRSS MB\t\n")
 	for _, u := range r.Used {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", u.Name, u.unless("%.2f", u.CPUSeconds), u.unless("%.0f", u.MicrosPerOperation), memory(u.RSSBytes))
+		each := u.unless("%.0f", u.MicrosPerOperation)
+		if r.TooShort {
+			each = "-"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", u.Name, u.unless("%.2f", u.CPUSeconds), each, memory(u.RSSBytes))
 	}
 	_ = t.Flush()
 }

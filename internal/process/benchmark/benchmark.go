@@ -88,7 +88,7 @@ func verdict(res *bench.Result) error {
 	case res.Interrupted:
 		return app.Errorf(app.ExitInterrupted, "", "a signal ended the measurement before its time")
 	case res.Operations == 0:
-		return app.Errorf(app.ExitPartial, "Measure for longer, or with a shorter warm-up.", "nothing ended while it was measured")
+		return app.Errorf(app.ExitPartial, "Measure more, with a longer --duration or more --messages, or with a smaller --warmup.", "nothing ended while it was measured")
 	}
 	return nil
 }

@@ -11,12 +11,11 @@ import (
 	"strings"
 	"time"
 
-	_ "github.com/mainstay-io/mainstay/internal/store/postgres" // registers the driver
-
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/bench"
 	"github.com/mainstay-io/mainstay/internal/migrate"
+	"github.com/mainstay-io/mainstay/internal/store/postgres"
 )
 
 // dropPatience bounds the removal of a scratch database.
@@ -40,8 +39,11 @@ func newScratch(ctx context.Context, server string, lanes int) (*scratch, error)
 	u.Path = "/" + s.name
 	s.url = u.String()
 	if err := execute(ctx, server, "create database "+s.name+" template template0"); err != nil {
-		return nil, app.Errorf(app.ExitUnreachable, "The role needs CREATEDB: the measurement runs in a database of its own, and drops it.",
-			"making a database on %s: %w", app.Redact(server), err)
+		hint := "The role needs CREATEDB: the measurement runs in a database of its own, and drops it."
+		if postgres.Unreachable(err) != nil {
+			hint = "Check that the server runs, and that --database names a database which it has: the measurement makes its own beside it."
+		}
+		return nil, app.Errorf(app.ExitUnreachable, hint, "making a database on %s: %w", app.Redact(server), err)
 	}
 	if err := s.migrate(ctx, lanes); err != nil {
 		return nil, errors.Join(err, s.drop())
