@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mainstay-io/mainstay/internal/clock"
@@ -17,6 +18,8 @@ import (
 const (
 	// checkTimeout bounds one check of a dependency.
 	checkTimeout = 2 * time.Second
+	// watchEvery is how often the process looks at itself.
+	watchEvery = time.Second
 	// checkEvery is how long results are good for, however many probes ask.
 	checkEvery = 500 * time.Millisecond
 	// startWithin is how long a dependency may take to become ready before that is worth a line.
@@ -31,6 +34,8 @@ type Health struct {
 	checks   []check
 	started  bool
 	stopping bool
+
+	ready atomic.Bool // what the last round of checks found
 
 	probing sync.Mutex // held during a round of checks; taken before mu
 	at      clock.Mono
@@ -69,8 +74,26 @@ func (h *Health) Check(name string, ready func(ctx context.Context) error) {
 func (h *Health) Start() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.started = true
+	h.started, h.since = true, clock.Start()
 }
+
+// Watch makes the checks every second until ctx ends, so that changes are logged, and told of in metrics, also where
+// nobody asks.
+func (h *Health) Watch(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			h.State(ctx)
+		}
+	}
+}
+
+// Ready says what the last checks found, without making any; false while the process starts or stops.
+func (h *Health) Ready() bool { return h.ready.Load() }
 
 // Stop says that the process is stopping: not ready, for good.
 func (h *Health) Stop() {
@@ -85,6 +108,7 @@ func (h *Health) State(ctx context.Context) (ready bool, results []Result) {
 	h.mu.Lock()
 	started, stopping, checks := h.started, h.stopping, slices.Clone(h.checks)
 	h.mu.Unlock()
+	defer func() { h.ready.Store(ready) }()
 	switch {
 	case stopping:
 		return false, []Result{{Name: "process", Reason: "stopping"}}
@@ -131,12 +155,17 @@ func (c check) run(ctx context.Context) Result {
 }
 
 // withoutRepeats leaves lines out that were there before: drivers say of each try, and each consumer says for itself,
-// that one server is away.
+// that one server is away. What led to such a line then says so.
 func withoutRepeats(reason string) string {
 	var lines []string
 	for line := range strings.Lines(reason) {
-		if line = strings.TrimRight(line, "\n"); !slices.Contains(lines, line) {
+		line = strings.TrimSpace(line)
+		last := len(lines) - 1
+		switch {
+		case !slices.Contains(lines, line):
 			lines = append(lines, line)
+		case strings.HasSuffix(lines[last], ":"):
+			lines[last] += " as above"
 		}
 	}
 	return strings.Join(lines, "\n")
@@ -192,7 +221,7 @@ func verbose(ready bool, results []Result) []byte {
 		if r.Ready {
 			fmt.Fprintf(&b, "[+] %s\n", r.Name)
 		} else {
-			fmt.Fprintf(&b, "[-] %s: %s\n", r.Name, r.Reason)
+			fmt.Fprintf(&b, "[-] %s: %s\n", r.Name, strings.ReplaceAll(r.Reason, "\n", "\n    "))
 		}
 	}
 	if ready {

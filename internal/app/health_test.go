@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,7 +43,7 @@ func TestHealth_TellsEachDependencyByName(t *testing.T) {
 		return errors.New("a: away:\n\t:5432 refused\n\t:5432 refused\nb: away:\n\t:5432 refused")
 	})
 	expect("/readyz?verbose", 503, "[+] database\n[-] broker: not connected\n[-] lanes: handler panicked: bug\n"+
-		"[-] worker: a: away:\n\t:5432 refused\nb: away:\nnot ready\n")
+		"[-] worker: a: away:\n    :5432 refused\n    b: away: as above\nnot ready\n")
 	expect("/livez", 200, "ok\n")
 	h.Stop()
 	expect("/readyz?verbose", 503, "[-] process: stopping\nnot ready\n")
@@ -90,5 +91,39 @@ func TestHealth_ChecksAreBoundedAndShared(t *testing.T) {
 		if got := strings.Count(log.String(), "broker"); got != 2 {
 			t.Errorf("%d changes were logged, want 2:\n%s", got, &log)
 		}
+	})
+}
+
+// A process says by itself, once for each change, that it is not ready and that it is again.
+func TestHealth_WatchesItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		h := app.NewHealth(slog.New(slog.NewTextHandler(&log, nil)))
+		var away error
+		h.Check("database", func(context.Context) error { return away })
+		h.Check("broker", func(context.Context) error { return nil })
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = h.Watch(ctx) })
+		expect := func(ready bool, lines int, last string) {
+			t.Helper()
+			time.Sleep(10 * time.Second) // of the bubble's clock
+			synctest.Wait()
+			if said := log.String(); h.Ready() != ready || strings.Count(said, "\n") != lines || !strings.Contains(said, last) {
+				t.Errorf("ready %v, want %v, %d lines and %q:\n%s", h.Ready(), ready, lines, last, said)
+			}
+		}
+		expect(false, 0, "")
+		h.Start()
+		expect(true, 0, "")
+		away = errors.New("refused")
+		expect(false, 1, `level=WARN msg="dependency is not ready" dependency=database reason=refused`)
+		away = nil
+		expect(true, 2, `msg="dependency is ready again" dependency=database`)
+		h.Stop()
+		expect(false, 2, "")
+		stop()
+		running.Wait()
 	})
 }

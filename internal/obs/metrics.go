@@ -21,6 +21,16 @@ func Register(reg prometheus.Registerer, version, revision, goVersion string) {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
 
+// RegisterReady registers the metric of readiness, which ready tells without asking anybody.
+func RegisterReady(reg prometheus.Registerer, ready func() bool) {
+	promauto.With(reg).NewGaugeFunc(gauge("mainstay_ready", "1 while the process is ready, as /readyz says; it looks every second, and logs what is missing."), func() float64 {
+		if ready() {
+			return 1
+		}
+		return 0
+	})
+}
+
 // Handler serves what the registry gathers, on /metrics by convention.
 func Handler(reg *prometheus.Registry) http.Handler {
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{

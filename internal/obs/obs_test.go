@@ -69,6 +69,7 @@ func exercised(t *testing.T) *prometheus.Registry {
 	t.Helper()
 	reg := prometheus.NewPedanticRegistry()
 	obs.Register(reg, "v1", "abc", "go1")
+	obs.RegisterReady(reg, func() bool { return true })
 	i := obs.NewIngest(reg)
 	i.Answered(false)
 	i.Answered(true)

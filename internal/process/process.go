@@ -50,6 +50,7 @@ func Main(ctx context.Context, name string, env app.Env, cfg app.Config, build f
 		return err
 	}
 	h.Group.Add(h.opsServer().Service(app.Probes))
+	h.Group.Add(app.Service{Name: "readiness", Stage: app.Probes, Run: h.Health.Watch})
 	h.Health.Start()
 	h.greet(env.Stdout, name)
 	return h.Group.Run(ctx)
@@ -63,6 +64,7 @@ func newHost(env app.Env, cfg app.Config) *Host {
 	health, reg := app.NewHealth(log), prometheus.NewRegistry()
 	build := app.ThisBuild()
 	obs.Register(reg, build.Version, build.Revision, build.Go)
+	obs.RegisterReady(reg, health.Ready)
 	return &Host{
 		Config: cfg, Log: log, Health: health, Group: app.NewGroup(log, health, cfg.ShutdownGrace),
 		Registry: reg, Web: obs.NewHTTP(reg), OpsRoutes: http.NewServeMux(), opsName: "ops",
