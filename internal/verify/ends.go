@@ -28,7 +28,7 @@ select s.id, 'the saga is ' || s.status || ', and nothing is due, parked or on i
 from saga s left join parked k on k.key = s.key
 where s.definition = 'order' and s.status in ('running', 'compensating') and s.due_at is null and k.key is null
     and not exists (select 1 from place p join log_head h on h.topic = p.topic and h.lane = p.lane
-        where p.lane = s.lane and p.sequence < h.last_sequence)
+        where p.lane = s.lane and ` + reached + ` < h.last_sequence)
     and s.updated_at < {recent}`,
 		},
 	}

@@ -13,7 +13,7 @@ import (
 // with the tables of the same name in the first database. Its orders, sagas and idempotency records are nowhere else.
 func borrowed() []string {
 	return []string{
-		"consumer", "place", "parked", "dead_letter", "barrier", "outbox", "log", "log_head", "log_floor", "relay_progress",
+		"consumer", "place", "parked", "dead_letter", "barrier", "outbox", "log", "log_head", "log_floor", "incarnation", "relay_progress",
 		"stock", "stock_movement", "payment", "payment_entry", "booking", "carrier",
 	}
 }

@@ -119,6 +119,20 @@ where o.type = 'inventory.reserve' and o.key = '$declined'`,
 			plant: plant{name: "a place beyond the other's log", id: "inventory in inventory/", rules: []string{"place_ahead"}},
 		},
 		{
+			stock: `update place set sequence = sequence + 1000, message_id = '` + stranger + `' where sequence > 0`,
+			plant: plant{
+				name: "a place beyond the other's log, which was restored since",
+				sql:  `insert into incarnation (id, topic, lane, first_sequence, reason) select 2, topic, lane, last_sequence + 1, 'test' from log_head where topic = 'inventory'`,
+			},
+		},
+		{
+			stock: `update place set sequence = sequence + 1000 where sequence > 0`,
+			plant: plant{
+				name: "a place beyond an incarnation of the other's log", id: "inventory in inventory/", rules: []string{"place_ahead"},
+				sql: `insert into incarnation (id, topic, lane, first_sequence, reason) select 2, topic, lane, last_sequence + 1500, 'test' from log_head where topic = 'inventory'`,
+			},
+		},
+		{
 			stock: `update place set message_id = '` + stranger + `' where sequence > 0`,
 			plant: plant{name: "a place in another log", id: "inventory in inventory/", rules: []string{"place_elsewhere"}},
 		},
