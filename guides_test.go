@@ -217,7 +217,7 @@ func TestGuides_Saga(t *testing.T) {
 			if got != c.want {
 				t.Errorf("%s: %s, want %s", c.data, got, c.want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(90 * time.Second):
 			t.Fatalf("%s has not ended", c.data)
 		}
 	}

@@ -80,7 +80,7 @@ func TestServe_SurvivesPowerCuts(t *testing.T) {
 // knows what of the last one is there.
 func wantDiskFailed(t *testing.T, s *server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	code, err := s.Wait(ctx)
 	if err != nil || code != app.ExitError {

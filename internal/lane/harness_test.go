@@ -253,7 +253,7 @@ func (e *engine) end() {
 		if err != nil {
 			e.w.t.Fatal(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(90 * time.Second):
 		e.w.t.Fatal("the engine does not stop")
 	}
 }
@@ -286,7 +286,7 @@ func (w *world) send(ms ...*mainstay.Message) {
 // until waits for a condition that commits bring about.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	limit := time.NewTimer(15 * time.Second)
+	limit := time.NewTimer(90 * time.Second)
 	defer limit.Stop()
 	again := time.NewTicker(5 * time.Millisecond)
 	defer again.Stop()

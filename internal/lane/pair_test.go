@@ -87,7 +87,7 @@ func (p *pair) serve(addr string, payload int32) {
 }
 
 func (p *pair) halt() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	noErr(p.t, p.srv.Shutdown(ctx))
 }

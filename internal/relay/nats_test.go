@@ -67,7 +67,7 @@ func (s *site) launch(t *testing.T) {
 
 func (s *site) halt(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	if err := s.srv.Shutdown(ctx); err != nil {
 		t.Error(err)
@@ -134,7 +134,7 @@ func (s *site) take(ms []*mainstay.Message) {
 // arrives waits until the reader has everything of the log.
 func (s *site) arrives(t *testing.T, log mainstay.TopicLane) {
 	t.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(90 * time.Second)
 	defer limit.Stop()
 	for {
 		s.mu.Lock()

@@ -241,7 +241,7 @@ func poll(t *testing.T, done func() (bool, string)) {
 	t.Helper()
 	ticks := time.NewTicker(10 * time.Millisecond)
 	defer ticks.Stop()
-	limit := time.NewTimer(30 * time.Second)
+	limit := time.NewTimer(90 * time.Second)
 	defer limit.Stop()
 	for {
 		ok, why := done()

@@ -40,7 +40,7 @@ func startServer(t testing.TB, cfg natsembed.Config) *natsembed.Server {
 
 func stopServer(t testing.TB, srv *natsembed.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
 		t.Error(err)
@@ -49,7 +49,7 @@ func stopServer(t testing.TB, srv *natsembed.Server) {
 
 func open(t testing.TB, cfg natsbroker.Config) *natsbroker.Broker {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	b, err := natsbroker.Open(ctx, cfg)
 	if err != nil {
@@ -166,7 +166,7 @@ func TestBroker_ReconnectsToARestartedServer(t *testing.T) {
 // publishUntilStored repeats a publish behind the tail, as the relay does, until it succeeds.
 func publishUntilStored(t *testing.T, b *natsbroker.Broker, first, last int64) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
 		tail, err := b.Tail(ctx, brokertest.Log(0))

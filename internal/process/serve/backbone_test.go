@@ -76,7 +76,7 @@ func TestBackbone_EndsOrders(t *testing.T) {
 			}
 			began := time.Now()
 			for id, status := range want {
-				wctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				wctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 				_ = b.intake.Waiters.Wait(wctx, id, nil)
 				cancel()
 				o, err := b.intake.Reads.Get(t.Context(), id)

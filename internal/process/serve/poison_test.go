@@ -40,7 +40,7 @@ func (m *mailer) Handle(_ context.Context, _ mainstay.Tx, msg *mainstay.Message)
 // wantEach waits until the mailer has handled n messages of each key.
 func (m *mailer) wantEach(t testing.TB, keys []string, n int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	for !m.have(keys, n) {
 		select {

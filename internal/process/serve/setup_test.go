@@ -130,7 +130,7 @@ func (r *running) wantEnd(t testing.TB, id, want string) {
 // end waits for the order's end and gives it: the status, and the code of the reason if there is one.
 func (r *running) end(t testing.TB, id string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	err := r.intake.Waiters.Wait(ctx, id, func() (bool, error) {
 		v, err := r.intake.Reads.Get(ctx, id)
@@ -165,7 +165,7 @@ func (r *running) until(t testing.TB, what string, holds func(ctx context.Contex
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	for {
 		ok, err := holds(ctx)

@@ -85,7 +85,7 @@ func tracedOrder(t *testing.T, token string) []string {
 	if _, _, err := b.intake.Ingest.Accept(t.Context(), request); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	if err := b.intake.Waiters.Wait(ctx, o.ID, nil); err != nil {
 		t.Fatal(err)

@@ -299,7 +299,7 @@ func placed(key string) mainstay.TopicLane {
 
 func eventually(t *testing.T, holds func() bool) {
 	t.Helper()
-	limit, tick := time.NewTimer(20*time.Second), time.NewTicker(5*time.Millisecond)
+	limit, tick := time.NewTimer(90*time.Second), time.NewTicker(5*time.Millisecond)
 	defer limit.Stop()
 	defer tick.Stop()
 	for !holds() {

@@ -229,7 +229,7 @@ func TestSequencer_OldViewNumbersNothing(t *testing.T) {
 // waitFor asks until the answer is true.
 func waitFor(t testing.TB, p *pgxpool.Pool, query string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	for ok := false; !ok; {
 		if err := p.QueryRow(ctx, query).Scan(&ok); err != nil {

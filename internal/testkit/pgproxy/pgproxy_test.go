@@ -192,7 +192,7 @@ func TestProxy_HidesAFailure(t *testing.T) {
 	for name, way := range ways() {
 		for _, f := range []pgproxy.Fault{pgproxy.Before, pgproxy.Amid, pgproxy.After} {
 			p.Cut(pgproxy.Every(1, f))
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			err := way(ctx, connect(t, p.URL()))
 			var pg *pgconn.PgError
 			if err == nil || ctx.Err() != nil || errors.As(err, &pg) {
