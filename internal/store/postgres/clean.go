@@ -18,7 +18,7 @@ var errDry = errors.New("nothing is removed in a dry run")
 
 // clean runs a step's statements in one transaction under its lease.
 func (s *Store) clean(ctx context.Context, st retention.Step, fn func(ctx context.Context, t *tx) error) error {
-	err := s.do(ctx, s.under([]lease.Lease{st.Lease}), func(ctx context.Context, t *tx) error {
+	err := s.do(ctx, s.under([]lease.Lease{st.Lease}, ""), func(ctx context.Context, t *tx) error {
 		if err := fn(ctx, t); err != nil || !st.DryRun {
 			return err
 		}

@@ -179,21 +179,24 @@ func TestTail_TakesNothingOfAnotherEra(t *testing.T) {
 	for name, run := range map[string]func(tl *tail){
 		"numbered in a later era": func(tl *tail) {
 			tl.committed([]*mainstay.Message{m}, []written{{position: 7}}, tl.moment())
-			tl.grow("2", 1, round)
-			tl.grow("1", 1, round)
+			tl.grow("2", 1, round, nil)
+			tl.grow("1", 1, round, nil)
+		},
+		"read by a round in a later era": func(tl *tail) {
+			tl.grow("2", 1, round, map[int64]*mainstay.Message{7: m})
 		},
 		"committed in an earlier one": func(tl *tail) {
 			began := tl.moment()
 			tl.turn(seam("2"))
 			tl.lead(map[mainstay.TopicLane]int64{})
 			tl.committed([]*mainstay.Message{m}, []written{{position: 7}}, began)
-			tl.grow("2", 1, round)
+			tl.grow("2", 1, round, nil)
 		},
 		"remembered since an earlier one": func(tl *tail) {
 			tl.committed([]*mainstay.Message{m}, []written{{position: 7}}, tl.moment())
 			tl.turn(seam("2"))
 			tl.lead(map[mainstay.TopicLane]int64{})
-			tl.grow("2", 1, round)
+			tl.grow("2", 1, round, nil)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

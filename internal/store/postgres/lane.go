@@ -200,22 +200,9 @@ func refColumns(refs []lane.Ref) (topics []string, lanes []int, sequences []int6
 	return topics, lanes, sequences
 }
 
-// inEra is the prelude of a unit: its leases, and that the database is the one that its lanes were read in.
-func (s *Store) inEra(u lane.Unit) *batch {
-	b := s.under(u.Leases)
-	if u.Era == "" {
-		return b
-	}
-	if b == nil {
-		b = &batch{}
-	}
-	b.add(nil, fenceEra, u.Era)
-	return b
-}
-
-// Unit runs fn in one transaction under the unit's leases.
+// Unit runs fn in one transaction under the unit's leases, in its era: the one that its lanes were read in.
 func (s *Store) Unit(ctx context.Context, u lane.Unit, fn func(ctx context.Context, tx lane.Tx) error) error {
-	return s.do(ctx, s.inEra(u), func(ctx context.Context, t *tx) error {
+	return s.do(ctx, s.under(u.Leases, u.Era), func(ctx context.Context, t *tx) error {
 		lt := &laneTx{tx: t, consumer: u.Consumer}
 		if err := fn(ctx, lt); err != nil {
 			return err

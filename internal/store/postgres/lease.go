@@ -217,24 +217,37 @@ const (
 	lockLeases = `/* lease.lock */ select pg_advisory_xact_lock_shared(class, lane) from unnest($1::int[], $2::int[]) as l(class, lane)
 order by class, lane`
 	checkLeases = `/* lease.check */
-select fence(count(*) = cardinality($1::text[]), 'a lease is not held any more') from lease l
-join unnest($1::text[], $2::int[], $3::bigint[]) as mine(name, lane, epoch) using (name, lane)
+select fence(count(*) = cardinality($1::text[]), 'a lease is not held any more')` + heldLeases
+	// checkLeasesInEra is checkLeases and fenceEra in one statement.
+	checkLeasesInEra = `/* lease.check_in_era */
+select fence(count(*) = cardinality($1::text[]), 'a lease is not held any more'),
+       fence(database_era() = $4, 'the database may have gone back to an earlier moment')` + heldLeases
+	heldLeases = `
+from lease l join unnest($1::text[], $2::int[], $3::bigint[]) as mine(name, lane, epoch) using (name, lane)
 where l.epoch = mine.epoch and l.holder is not null`
 )
 
-// under is the prelude of a transaction under leases: their locks, and then, in a later statement so that it sees
-// what was committed meanwhile, their epochs.
-func (s *Store) under(leases []lease.Lease) *batch {
-	if len(leases) == 0 {
+// under is the prelude of a transaction under leases, in an era or in any (""): their locks, and then, in a later
+// statement so that it sees what was committed meanwhile, their epochs and the era. It is nil where nothing is checked.
+func (s *Store) under(leases []lease.Lease, era string) *batch {
+	b := &batch{}
+	switch {
+	case len(leases) == 0 && era == "":
 		return nil
+	case len(leases) == 0:
+		b.add(nil, fenceEra, era)
+		return b
 	}
 	names, lanes, epochs := columns(leases)
 	classes := make([]int32, len(names))
 	for i, name := range names {
 		classes[i] = s.lockClass(name)
 	}
-	b := &batch{}
 	b.add(nil, lockLeases, classes, lanes)
-	b.add(nil, checkLeases, names, lanes, epochs)
+	if era == "" {
+		b.add(nil, checkLeases, names, lanes, epochs)
+	} else {
+		b.add(nil, checkLeasesInEra, names, lanes, epochs, era)
+	}
 	return b
 }

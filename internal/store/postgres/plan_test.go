@@ -22,6 +22,7 @@ func TestPlans_LookUpKeys(t *testing.T) {
 	}{
 		"append":      {s.db, insert.SQL},
 		"lease check": {s.db, checkLeases},
+		"lease, era":  {s.db, checkLeasesInEra},
 		"lease renew": {s.db, renewQuery},
 		"positions":   {s.db, readPositions},
 		"outbox":      {s.db, readOutboxQuery},
@@ -39,10 +40,12 @@ func TestPlans_LookUpKeys(t *testing.T) {
 		"urgent":      {s.db, urgentSagas},
 		"existing":    {s.db, existingQuery},
 		"progress":    {s.db, saveProgressQuery},
-		"fresh round": {s.seqDB, roundFresh + roundGuard + roundNumber},
-		"late round":  {s.seqDB, roundFresh + roundUnderWay + roundGuard + roundNumber},
+		"fresh round": {s.seqDB, roundFresh + roundGuard + roundNumber + roundAnswer},
+		"late round":  {s.seqDB, roundFresh + roundUnderWay + roundGuard + roundNumber + roundAnswer},
+		"whole round": {s.seqDB, roundFresh + roundGuard + roundNumber + roundWhole},
+		"late, whole": {s.seqDB, roundFresh + roundUnderWay + roundGuard + roundNumber + roundWhole},
 		"large round": {s.seqDB, noteLarge},
-		"chunk":       {s.seqDB, roundChunk + roundNumber},
+		"chunk":       {s.seqDB, roundChunk + roundNumber + roundAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -82,10 +82,7 @@ func (s *Store) SaveProgress(ctx context.Context, save relay.Save) error {
 		topics[i], lanes[i], ids[i] = p.Topic, p.Lane, p.MessageID
 		incarnations[i], sequences[i], positions[i], under[i] = p.Incarnation, p.Sequence, p.BrokerPosition, epoch
 	}
-	err := s.do(ctx, s.under(leases), func(_ context.Context, t *tx) error {
-		if save.Era != "" {
-			t.Queue(fenceEra, save.Era)
-		}
+	err := s.do(ctx, s.under(leases, save.Era), func(_ context.Context, t *tx) error {
 		if save.Incarnation > 0 {
 			t.Queue(fenceIncarnation, save.Incarnation)
 		}

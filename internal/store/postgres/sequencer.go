@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mainstay-io/mainstay"
@@ -113,8 +114,21 @@ with fresh as materialized (
 )
 select size.n, size.same, g.take, g.version, g.epoch, g.incarnation, pg_snapshot_xmax(g.snapshot)::text as xmax,
        case when g.take is not null then array(select pg_snapshot_xip(g.snapshot))::text end as xip,
-       g.upper::text as upper, g.after_position, b.topic, b.lane, h.last_sequence as head, b.positions
+       g.upper::text as upper, g.after_position, b.topic, b.lane, h.last_sequence as head, b.positions`
+	roundAnswer = `
 from size left join guard g on true left join (batch b join head h on h.topic = b.topic and h.lane = b.lane) on true`
+	// roundWhole answers with what it has numbered, too, a row for each message, where that is not more than 256: but for
+	// those that memory does not keep (tailPayload). Each is looked up by its whole key, as hash joins are not switched
+	// off here.
+	roundWhole = `,
+       null::bigint as position, null::text as id, null::timestamptz as created_at, null::text as key, null::text as type,
+       null::text as aggregatetype, null::text as aggregateid, null::jsonb as headers, null::bytea as payload` + roundAnswer + `
+union all
+select 0, true, true, null, null, null, null, null, null, null, null, null, null, null,
+       m.position, m.id::text, m.created_at, m.key, m.type, m.aggregatetype, m.aggregateid, m.headers, m.payload
+from guard cross join (select * from fresh where (select n from size) <= 256) as f cross join lateral (
+    select * from outbox where position = f.position and created_at = f.created_at and octet_length(payload) <= 8192 limit 1
+) as m`
 )
 
 type roundRow struct {
@@ -132,6 +146,16 @@ type roundRow struct {
 	Lane      *int
 	Head      *int64
 	Positions int64s
+	// Of a message that was numbered; Position is nil in the rows of what is above.
+	Position      *int64
+	ID            *string
+	At            *time.Time `db:"created_at"`
+	Key           *string
+	Type          *string
+	AggregateType *string
+	AggregateID   *string
+	Headers       []byte
+	Payload       []byte
 }
 
 // Round numbers what is new, in one transaction and one round trip.
@@ -145,7 +169,7 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 			return 0, false, err
 		}
 	}
-	rows, err := s.round(ctx, l)
+	rows, messages, err := s.round(ctx, l)
 	if err != nil {
 		s.forgetState()
 		return 0, false, fmt.Errorf("running a round: %w", translate(ctx, err))
@@ -157,7 +181,7 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 		s.forgetState()
 		return 0, false, fmt.Errorf("running a round: %w", errAnotherEra)
 	case s.seq.Upper == nil && row.N == 0:
-		s.tail.grow(s.seq.Era, s.seq.Incarnation, nil)
+		s.tail.grow(s.seq.Era, s.seq.Incarnation, nil, nil)
 		return 0, false, nil // there is nothing new
 	case s.seq.Upper == nil && row.N > s.cfg.Chunk:
 		return 0, true, s.takeInChunks(ctx, l)
@@ -171,7 +195,7 @@ func (s *Store) Round(ctx context.Context, l lease.Lease) (numbered int, more bo
 		Version: *row.Version, Epoch: *row.Epoch, Era: s.seq.Era, Incarnation: *row.Incarnation, Xmax: *row.Xmax, Xip: *row.Xip,
 		Upper: row.Upper, After: row.After, moved: clock.Start(),
 	}
-	s.tail.grow(s.seq.Era, s.seq.Incarnation, grownLogs(rows))
+	s.tail.grow(s.seq.Era, s.seq.Incarnation, grownLogs(rows), messages)
 	if numbered > 0 {
 		s.news.say(grown)
 	}
@@ -188,25 +212,52 @@ func grownLogs(rows []roundRow) []numbered {
 	return logs
 }
 
-// round answers with one row at least.
-func (s *Store) round(ctx context.Context, l lease.Lease) ([]roundRow, error) {
-	var rows []roundRow
+// round answers with one row at least, and with messages that it has numbered, by position, if they are wanted.
+func (s *Store) round(ctx context.Context, l lease.Lease) (rows []roundRow, messages map[int64]*mainstay.Message, err error) {
 	st := s.seq
 	args := []any{st.Xmax, s.cfg.Chunk, st.Version, l.Epoch, st.moved.Elapsed() > idleMove, st.Era}
 	var query string
 	switch {
 	case st.Upper != nil:
-		query = roundChunk + roundNumber
+		query = roundChunk + roundNumber + roundAnswer
 		args[4] = true
 		args = append(args, st.Xip, *st.Upper, *st.After)
 	case st.Xip != noXids:
-		query = roundFresh + roundUnderWay + roundGuard + roundNumber
+		query = roundFresh + roundUnderWay + roundGuard + roundNumber + s.answer()
 		args = append(args, st.Xip)
 	default:
-		query = roundFresh + roundGuard + roundNumber
+		query = roundFresh + roundGuard + roundNumber + s.answer()
 	}
-	err := s.seqDB.SelectContext(ctx, &rows, query, args...)
-	return rows, err
+	if err := s.seqDB.SelectContext(ctx, &rows, query, args...); err != nil {
+		return nil, nil, err
+	}
+	messages = map[int64]*mainstay.Message{}
+	for _, r := range rows {
+		if r.Position == nil {
+			continue
+		}
+		if messages[*r.Position], err = r.message(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return slices.DeleteFunc(rows, func(r roundRow) bool { return r.Position != nil }), messages, nil
+}
+
+// answer is how a round ends.
+func (s *Store) answer() string {
+	if s.tail.wanted() {
+		return roundWhole
+	}
+	return roundAnswer
+}
+
+// message is what a row has of a message; where it stands in its log is still to be said.
+func (r *roundRow) message() (*mainstay.Message, error) {
+	row := outboxRow{
+		ID: *r.ID, CreatedAt: *r.At, Key: *r.Key, Type: *r.Type, AggregateType: *r.AggregateType, AggregateID: *r.AggregateID,
+		Headers: r.Headers, Payload: r.Payload,
+	}
+	return row.message(place{})
 }
 
 // noXids is an empty array of transaction ids.

@@ -43,6 +43,11 @@ type tail struct {
 	// era, as another database may have other messages under the same positions and sequences.
 	past history.Seam
 
+	// read is when somebody asked for what comes next in a log, foreign says that the last round has numbered messages of
+	// other processes: see wanted.
+	read    clock.Mono
+	foreign bool
+
 	// own has by position what this process has committed while its sequencer numbers; order has the positions in the
 	// order of the commits, those that have left own too.
 	own   map[int64]*mainstay.Message
@@ -91,6 +96,7 @@ func (t *tail) put(m *mainstay.Message) {
 func (t *tail) next(after map[mainstay.TopicLane]int64, share int) (ms []*mainstay.Message, missing map[mainstay.TopicLane]int64, at moment) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.read = clock.Start()
 	missing = map[mainstay.TopicLane]int64{}
 	for log, sequence := range after {
 		held, all := t.after(log, sequence, share)
@@ -224,9 +230,20 @@ type numbered struct {
 	positions []int64
 }
 
-// grow takes what a round has numbered in an era; nothing is a round too. Messages that this process has committed
-// follow their log in memory from here on.
-func (t *tail) grow(era string, incarnation int64, logs []numbered) {
+// readFor is for how long after somebody has read a log its next messages are wanted.
+const readFor = time.Second
+
+// wanted says that a round had better answer with the messages that it numbers: somebody in this process reads them, and
+// they are other processes'. To read them then costs two round trips and a place in the queue of both processors.
+func (t *tail) wanted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.foreign && t.read.Elapsed() < readFor
+}
+
+// grow takes what a round has numbered in an era; nothing is a round too. Messages that this process has committed, or
+// the round has answered with, follow their log in memory from here on.
+func (t *tail) grow(era string, incarnation int64, logs []numbered, read map[int64]*mainstay.Message) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.heads == nil {
@@ -236,14 +253,22 @@ func (t *tail) grow(era string, incarnation int64, logs []numbered) {
 	if era != t.past.Era {
 		t.forget()
 	}
+	if len(logs) > 0 {
+		t.foreign = false
+	}
 	for _, l := range logs {
 		t.heads[l.TopicLane] = l.head
 		for i, position := range l.positions {
-			if m := t.take(position); m != nil && incarnation <= max(t.past.Current, 1) { // a later one is not known yet
-				m.Incarnation, m.Sequence = incarnation, l.head-int64(len(l.positions)-1-i)
-				m.Since = t.sinceLocked(m.TopicLane(), incarnation)
-				t.put(m)
+			m := t.take(position)
+			if m == nil {
+				m, t.foreign = read[position], true
 			}
+			if m == nil || era != t.past.Era || incarnation > max(t.past.Current, 1) { // a later one is not known yet
+				continue
+			}
+			m.Topic, m.Lane, m.Incarnation, m.Sequence = l.Topic, l.Lane, incarnation, l.head-int64(len(l.positions)-1-i)
+			m.Since = t.sinceLocked(m.TopicLane(), incarnation)
+			t.put(m)
 		}
 	}
 	if len(t.own) == 0 {

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -38,6 +39,66 @@ func TestReadLog_FromMemoryIsWhatTheDatabaseHas(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("memory differs from the database (-database +memory):\n%s", diff)
+	}
+}
+
+// Who reads what other processes append has it in memory with the round that numbers it, as the database has it, but for
+// what is too large for that; and where nobody reads, or there is much, a round answers with nothing.
+func TestReadLog_WithTheRoundThatNumbersIt(t *testing.T) {
+	t.Parallel()
+	url := newDatabase(t)
+	s, other := openStore(t, url), openStore(t, url)
+	l := lead(t, s)
+	first := message("orders", "k")
+	log := first.TopicLane()
+	held := func(after int64) int {
+		ms, _, _ := s.tail.next(map[mainstay.TopicLane]int64{log: after}, 1000)
+		return len(ms)
+	}
+	round := func(ms ...*mainstay.Message) {
+		t.Helper()
+		send(t, other, ms...)
+		if n := drain(t, s, l); n != len(ms) {
+			t.Fatalf("%d numbered, want %d", n, len(ms))
+		}
+	}
+	round(first)
+	if n := held(0); n != 0 {
+		t.Errorf("memory has %d messages that nobody had asked for", n)
+	}
+	full, bare := message("orders", "k"), message("orders", "k")
+	full.Headers, full.Source, full.CorrelationID, full.AggregateType, full.AggregateID = map[string]string{"note": "x"}, "/test", "c", "order", "1"
+	bare.Payload = nil
+	round(full, bare)
+	if n := held(1); n != 2 {
+		t.Fatalf("memory has %d messages, want both", n)
+	}
+	large := message("orders", "k")
+	large.Payload = []byte(`"` + strings.Repeat("x", tailPayload) + `"`)
+	round(large, message("orders", "k"))
+	if n := held(3); n != 0 {
+		t.Errorf("memory has %d messages behind one that it does not keep", n)
+	}
+	many := make([]*mainstay.Message, 257)
+	for i := range many {
+		many[i] = message("orders", "k")
+	}
+	round(many...)
+	if n := held(5); n != 0 {
+		t.Errorf("a round has answered with %d messages", n)
+	}
+	for _, after := range []int64{0, 1, 3} {
+		want, err := other.ReadLog(t.Context(), map[mainstay.TopicLane]int64{log: after}, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.ReadLog(t.Context(), map[mainstay.TopicLane]int64{log: after}, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want[:2], got[:2]); diff != "" {
+			t.Errorf("memory differs from the database behind %d (-database +memory):\n%s", after, diff)
+		}
 	}
 }
 

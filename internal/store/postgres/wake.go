@@ -74,6 +74,9 @@ type news struct {
 	here     [kinds]wakes
 	due      [kinds]atomic.Bool
 	tell     chan struct{} // has a value when something is due
+	// wanted are the kinds that somebody here waits for; more has a value when there is one more of them.
+	wanted [kinds]atomic.Bool
+	more   chan struct{}
 	// self is the session that tells: its own news is no news to a process.
 	self atomic.Uint32
 
@@ -86,7 +89,7 @@ type news struct {
 }
 
 func newNews(cfg *pgx.ConnConfig, log *slog.Logger) *news {
-	n := &news{log: log, cfg: cfg, tell: make(chan struct{}, 1)}
+	n := &news{log: log, cfg: cfg, tell: make(chan struct{}, 1), more: make(chan struct{}, 1)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	return n
 }
@@ -118,10 +121,18 @@ func (n *news) say(kind int) {
 	}
 }
 
-// hear gives a channel that has a value after news of the kind.
+// hear gives a channel that has a value after news of the kind. A process listens to no other kinds than those: to be
+// told costs the server and the process as much as to tell.
 func (n *news) hear(kind int) (<-chan struct{}, func()) {
+	c, stop := n.here[kind].subscribe()
+	if !n.wanted[kind].Swap(true) {
+		select {
+		case n.more <- struct{}{}:
+		default:
+		}
+	}
 	n.run(&n.listening, n.listener)
-	return n.here[kind].subscribe()
+	return c, stop
 }
 
 // run makes sure that a session is at work; false when there is none.
@@ -185,21 +196,54 @@ func (n *news) teller(ctx context.Context, conn *pgx.Conn) error {
 	}
 }
 
-// listener hears what other processes tell. What was told before it listened is lost, so it begins by waking all.
+// listener hears what other processes tell, of the kinds that are wanted.
 func (n *news) listener(ctx context.Context, conn *pgx.Conn) error {
 	kindOf := map[string]int{}
+	for {
+		if err := n.listen(ctx, conn, kindOf); err != nil {
+			return err
+		}
+		if err := n.heed(ctx, conn, kindOf); err != nil {
+			return err
+		}
+	}
+}
+
+// listen listens to what is wanted and not in kindOf yet. What was told before is lost, so it begins by waking all who
+// wait for it.
+func (n *news) listen(ctx context.Context, conn *pgx.Conn, kindOf map[string]int) error {
 	for kind, channel := range n.channels {
+		if _, listens := kindOf[channel]; listens || !n.wanted[kind].Load() {
+			continue
+		}
 		if _, err := conn.Exec(ctx, "listen "+pgx.Identifier{channel}.Sanitize()); err != nil {
 			return err
 		}
 		kindOf[channel] = kind
-	}
-	for kind := range n.here {
 		n.here[kind].wake()
 	}
+	return nil
+}
+
+// heed hears until there is more to listen to; then it answers nil.
+func (n *news) heed(ctx context.Context, conn *pgx.Conn, kindOf map[string]int) error {
+	waiting, stop := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer stop()
+	watch.Go(func() {
+		select {
+		case <-n.more:
+			stop()
+		case <-waiting.Done():
+		}
+	})
 	for {
-		told, err := conn.WaitForNotification(ctx)
-		if err != nil {
+		told, err := conn.WaitForNotification(waiting)
+		switch {
+		case err != nil && waiting.Err() != nil && ctx.Err() == nil && !conn.IsClosed():
+			return nil
+		case err != nil:
 			return err
 		}
 		if kind, ok := kindOf[told.Channel]; ok && told.PID != n.self.Load() {

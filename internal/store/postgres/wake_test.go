@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
 	"github.com/mainstay-io/mainstay"
 )
 
@@ -116,4 +119,45 @@ func TestNews_SurvivesItsSessions(t *testing.T) {
 			t.Fatal("nothing is heard any more")
 		}
 	}
+}
+
+// TestNews_ListensToWhatIsWanted: a process is told only of what somebody in it waits for, also when that begins later.
+func TestNews_ListensToWhatIsWanted(t *testing.T) {
+	t.Parallel()
+	s := newStore(t)
+	var channels []string
+	listening := func() []string {
+		t.Helper()
+		channels = nil
+		conn, err := pgx.ConnectConfig(t.Context(), s.news.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(t.Context()) // nothing is to be said about it
+		if err := s.news.listen(t.Context(), conn, map[string]int{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.QueryRow(t.Context(), "select array(select pg_listening_channels() order by 1)").Scan(&channels); err != nil {
+			t.Fatal(err)
+		}
+		return channels
+	}
+	ends, stop := s.Ended()
+	defer stop()
+	hears(t, "the beginning", ends)
+	if diff := cmp.Diff([]string{s.news.channels[ended]}, listening()); diff != "" {
+		t.Errorf("channels (-want +got):\n%s", diff)
+	}
+	grows, stop := s.Wake()
+	defer stop()
+	hears(t, "the beginning of another kind", grows)
+	if diff := cmp.Diff([]string{s.news.channels[ended], s.news.channels[grown]}, listening()); diff != "" {
+		t.Errorf("channels (-want +got):\n%s", diff)
+	}
+	elsewhere := other(t, s, nil)
+	for len(ends) > 0 {
+		<-ends
+	}
+	elsewhere.SayEnded()
+	hears(t, "ended, after the listener was interrupted", ends)
 }
