@@ -55,10 +55,10 @@ type copied struct {
 	history  bool
 }
 
-func tables() []copied {
+func (f *filler) tables() []copied {
 	return []copied{
-		{"orders", "cast(id as text) = $1", false},
-		{"order_private", "cast(order_id as text) = $1", false},
+		{"orders", f.isOrder("id"), false},
+		{"order_private", f.isOrder("order_id"), false},
 		{"stock_movement", "order_id = $1", false},
 		{"payment", "order_id = $1", false},
 		{"payment_entry", "order_id = $1", false},
@@ -72,6 +72,11 @@ func tables() []copied {
 		{"barrier", "step_key like $1 || '/%'", true},
 		{"outbox", "key = $1", true},
 	}
+}
+
+// isOrder is the condition that an order's own id is $1, in a form that its index serves.
+func (f *filler) isOrder(column string) string {
+	return column + f.say(" = $1::text::uuid", " = $1")
 }
 
 // Orders makes the copies. An error leaves those of the transactions before.
@@ -138,7 +143,7 @@ func (f *filler) inTx(ctx context.Context, do func() error) error {
 func (f *filler) close(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	var err error
-	for _, t := range append(tables(), copied{name: "order"}) {
+	for _, t := range append(f.tables(), copied{name: "order"}) {
 		err = errors.Join(err, f.exec(ctx, "drop table if exists "+template(t.name)))
 	}
 	if f.sqlite() {
@@ -193,7 +198,8 @@ func (f *filler) copy(ctx context.Context, from, n int) error {
 	if !f.Cleaned {
 		err = f.number(ctx, numbered)
 	}
-	return errors.Join(err, f.exec(ctx, "delete from fill_order"))
+	// Rows that are only deleted on PostgreSQL would all be read again by every statement that follows.
+	return errors.Join(err, f.exec(ctx, f.say("truncate fill_order", "delete from fill_order")))
 }
 
 // say gives the dialect's form.

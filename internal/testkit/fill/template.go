@@ -69,7 +69,7 @@ func (f *filler) prepare(ctx context.Context) error {
 	if err := f.exec(ctx, instances); err != nil {
 		return err
 	}
-	for _, t := range tables() {
+	for _, t := range f.tables() {
 		if f.Cleaned && t.history {
 			continue
 		}
@@ -84,8 +84,6 @@ func (f *filler) prepare(ctx context.Context) error {
 	}
 	return nil
 }
-
-const placedAt = "select created_at from orders where cast(id as text) = $1"
 
 func (f *filler) prepareTable(ctx context.Context, t copied, cs []column) error {
 	names := make([]string, len(cs))
@@ -151,6 +149,7 @@ func (f *filler) readTemplate(ctx context.Context, t copied, cs []column, nth in
 
 // read is the expression for a column of a template: times are microseconds since the order was placed.
 func (f *filler) read(c column) string {
+	placedAt := "select created_at from orders where " + f.isOrder("id")
 	switch {
 	case c.when() && f.sqlite():
 		return fmt.Sprintf("%s - (%s)", c.name, placedAt)
