@@ -223,13 +223,19 @@ func (b *backbone) await(t *testing.T, id, status string) {
 func (b *backbone) settle(t *testing.T) {
 	t.Helper()
 	poll(t, func() (bool, string) {
-		var behind int
-		must(t, b.reads.QueryRowContext(t.Context(), `select count(*) from place p join log_head h on h.topic = p.topic and h.lane = p.lane
-where p.sequence < h.last_sequence`).Scan(&behind))
+		behind := b.behind(t)
 		var topics int
 		must(t, b.reads.QueryRowContext(t.Context(), `select (select count(*) from outbox) - (select sum(last_sequence) from log_head)`).Scan(&topics))
 		return behind == 0 && topics == 0, fmt.Sprintf("%d places are behind, %d messages not numbered", behind, topics)
 	})
+}
+
+// behind counts the places whose log has more.
+func (b *backbone) behind(t *testing.T) (n int) {
+	t.Helper()
+	must(t, b.reads.QueryRowContext(t.Context(), `select count(*) from place p join log_head h on h.topic = p.topic and h.lane = p.lane
+where p.sequence < h.last_sequence`).Scan(&n))
+	return n
 }
 
 func (b *backbone) close(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 var errDry = errors.New("nothing is removed in a dry run")
 
 // clean runs a step as one unit under its lease. Pages that it frees are used again by what is written next, so the
-// file stays as large as it has been at most.
+// file does not grow by what is removed in time.
 func (s *Store) clean(ctx context.Context, st retention.Step, fn func(ctx context.Context, t *tx) error) error {
 	err := s.do(ctx, s.intake, func(ctx context.Context, t *tx) error {
 		if err := checkLeases(ctx, t, []lease.Lease{st.Lease}); err != nil {
