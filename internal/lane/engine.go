@@ -357,6 +357,7 @@ func (r *run) manage(ctx context.Context, seam history.Seam, changed map[int]boo
 		r.logManage(ctx, "sharing lanes", err)
 		return
 	}
+	lease.LogTaken(ctx, r.e.cfg.Logger, change.Taken)
 	if len(change.Taken) > 0 {
 		r.remember(change.Taken)
 		if err := r.adopt(ctx, change.Taken); err != nil {

@@ -9,6 +9,9 @@ package lease
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -23,6 +26,23 @@ type Lease struct {
 	Epoch int64
 	// Unclean says that the lease was taken over from a holder whose time ran out, rather than released.
 	Unclean bool
+	// From is that holder; "" where it was released.
+	From string
+}
+
+// LogTaken says of which holders lanes were taken over that had not given them back: a line for each of them, however
+// many lanes it is. What was free is everyday's sharing, and worth no line.
+func LogTaken(ctx context.Context, log *slog.Logger, taken []Lease) {
+	lanes := map[string][]int{}
+	for _, l := range taken {
+		if l.From != "" {
+			lanes[l.From] = append(lanes[l.From], l.Lane)
+		}
+	}
+	for _, from := range slices.Sorted(maps.Keys(lanes)) {
+		log.InfoContext(ctx, "taken over from a process that is gone or silent",
+			"lease", taken[0].Name, "lanes", len(lanes[from]), "from", from)
+	}
 }
 
 // Store keeps leases. Times are the database's.

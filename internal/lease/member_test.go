@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,4 +224,17 @@ type failing struct{ lease.Sharing }
 
 func (failing) Attend(context.Context, string, string, time.Duration) (lease.Standing, error) {
 	return lease.Standing{}, errAttend
+}
+
+// However many lanes of however many dead are taken over, each of the dead is one line; what was free is none.
+func TestLogTaken_IsALineForEachHolder(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	lease.LogTaken(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), []lease.Lease{
+		{Name: "c", Lane: 0, From: "b"}, {Name: "c", Lane: 1}, {Name: "c", Lane: 2, From: "a"}, {Name: "c", Lane: 3, From: "b"},
+	})
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 2 || !strings.HasSuffix(lines[0], "lease=c lanes=1 from=a") || !strings.HasSuffix(lines[1], "lease=c lanes=2 from=b") {
+		t.Errorf("it said %q", lines)
+	}
 }

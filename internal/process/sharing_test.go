@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,17 @@ func wantShares(ctx context.Context, t *testing.T, c *cluster.Cluster, within ti
 	})
 }
 
+// wantTakeOver wants a process to have said of each name that it took lanes over from another one, which died.
+func wantTakeOver(t *testing.T, p, dead *cluster.Process, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		said := regexp.MustCompile(`"level":"INFO","msg":"taken over from a process that is gone or silent","lease":"` + name + `","lanes":\d,"from":"[^"]+/` + pid(dead) + `/`)
+		if !said.MatchString(p.Running.Stderr()) {
+			t.Errorf("%s does not say that it took lanes of %s over from %s:\n%s", p.Name, name, dead.Name, p.Running.Stderr())
+		}
+	}
+}
+
 // TestLanes_AreSharedFairly lets processes join, stop and die under load: each has its part of the lanes seconds later.
 func TestLanes_AreSharedFairly(t *testing.T) {
 	t.Parallel()
@@ -102,7 +114,9 @@ func TestLanes_AreSharedFairly(t *testing.T) {
 	step("another worker joins", func() { c.Add(cluster.Worker) }, "outbox-1", "worker-1", "worker-2")
 	step("another outbox joins", func() { c.Add(cluster.Outbox) }, "outbox-1", "outbox-2", "worker-1", "worker-2")
 	step("a worker is killed", func() { c.Process("worker-1").Kill() }, "outbox-1", "outbox-2", "worker-2")
+	wantTakeOver(t, c.Process("worker-2"), c.Process("worker-1"), "orders", "inventory", "payment", "logistics")
 	step("an outbox is killed", func() { c.Process("outbox-1").Kill() }, "outbox-2", "worker-2")
+	wantTakeOver(t, c.Process("outbox-2"), c.Process("outbox-1"), "relay")
 	step("both are back", func() { c.Process("worker-1").Start(); c.Process("outbox-1").Start() }, "outbox-1", "outbox-2", "worker-1", "worker-2")
 	step("a worker stops", func() { c.Process("worker-2").Stop() }, "outbox-1", "outbox-2", "worker-1")
 	step("an outbox stops", func() { c.Process("outbox-2").Stop() }, "outbox-1", "worker-1")

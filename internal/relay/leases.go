@@ -34,6 +34,7 @@ func (r *Relay) share(ctx context.Context) error {
 		r.cfg.Logger.DebugContext(ctx, "another relay has the lane now", slog.Int("lane", l.Lane))
 		r.dropLane(l.Lane)
 	}
+	lease.LogTaken(ctx, r.cfg.Logger, change.Taken)
 	for _, l := range change.Taken {
 		r.dropLane(l.Lane)
 		r.leases[l.Lane] = l

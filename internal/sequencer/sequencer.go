@@ -130,6 +130,7 @@ func (s *Sequencer) acquire(ctx context.Context) (lease.Lease, error) {
 			return lease.Lease{}, fmt.Errorf("acquiring the sequencer's lease: %w", err)
 		}
 		if len(got) == 1 {
+			lease.LogTaken(ctx, s.cfg.Logger, got)
 			return got[0], nil
 		}
 		if !pause(ctx, nil, s.cfg.TTL/10) {

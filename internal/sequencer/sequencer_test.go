@@ -3,7 +3,9 @@ package sequencer_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -66,9 +68,13 @@ func (f *fake) Acquire(_ context.Context, name string, lanes []int, holder strin
 	if f.holder != "" && f.holder != holder && !force {
 		return nil, nil
 	}
+	from := ""
+	if f.holder != holder {
+		from = f.holder
+	}
 	f.holder = holder
 	f.epoch++
-	return []lease.Lease{{Name: name, Lane: lanes[0], Epoch: f.epoch}}, nil
+	return []lease.Lease{{Name: name, Lane: lanes[0], Epoch: f.epoch, Unclean: from != "", From: from}}, nil
 }
 
 func (f *fake) Renew(_ context.Context, holder string, leases []lease.Lease, _ time.Duration) ([]lease.Lease, error) {
@@ -195,6 +201,19 @@ func TestRun_WaitsForItsTurn(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if n := f.count("round"); n == 0 {
 			t.Fatal("it did not take the free lease")
+		}
+	})
+}
+
+func TestRun_SaysWhomItTakesOverFrom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		f.holder = "the dead"
+		var log strings.Builder
+		start(t, f, sequencer.Config{Force: true, Logger: slog.New(slog.NewTextHandler(&log, nil))})()
+		if said := log.String(); strings.Count(said, "\n") != 1 || !strings.Contains(said, `lease=sequencer lanes=1 from="the dead"`) {
+			t.Errorf("it said %q", said)
 		}
 	})
 }

@@ -12,7 +12,7 @@ const (
 	takeLocks = `/* lease.wait */ select pg_advisory_xact_lock($1, lane) from unnest($2::int[]) as lane order by lane`
 	takeQuery = `/* lease.take */
 with was as (
-    select lane, holder is not null and holder <> $3 as unclean,
+    select lane, case when holder <> $3 then holder end as dead,
            $6 or holder is null or holder = $3 or expires_at <= clock_timestamp() or (` + gone + `) as free
     from lease l where name = $1 and lane = any($2::int[])
 ), taken as (
@@ -22,7 +22,7 @@ with was as (
     on conflict (name, lane) do update set holder = excluded.holder, epoch = l.epoch + 1, expires_at = excluded.expires_at
     returning lane, epoch
 )
-select lane, epoch, coalesce(unclean, false) as unclean from taken left join was using (lane) order by lane`
+select lane, epoch, coalesce(dead, '') from taken left join was using (lane) order by lane`
 )
 
 // Acquire takes the lanes that are free, expired or the holder's own; all of them with force. It waits for
@@ -78,9 +78,10 @@ func (s *Store) take(ctx context.Context, name string, lanes []int, holder strin
 		defer rows.Close() // rows.Err tells
 		for rows.Next() {
 			l := lease.Lease{Name: name}
-			if err := rows.Scan(&l.Lane, &l.Epoch, &l.Unclean); err != nil {
+			if err := rows.Scan(&l.Lane, &l.Epoch, &l.From); err != nil {
 				return err
 			}
+			l.Unclean = l.From != ""
 			taken = append(taken, l)
 		}
 		return rows.Err()

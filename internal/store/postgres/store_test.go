@@ -128,7 +128,7 @@ func TestUnit_FencesTheOldHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []lease.Lease{{Name: "c", Lane: 0, Epoch: 2, Unclean: true}}
+	want := []lease.Lease{{Name: "c", Lane: 0, Epoch: 2, Unclean: true, From: "one"}}
 	if diff := cmp.Diff(want, taken); diff != "" {
 		t.Fatal(diff)
 	}

@@ -39,7 +39,10 @@ func (s *Store) Acquire(ctx context.Context, name string, lanes []int, holder st
 			if _, err := t.ExecContext(ctx, leaseTake, name, n, holder, t.now.Add(ttl).UnixMicro()); err != nil {
 				return err
 			}
-			taken = append(taken, lease.Lease{Name: name, Lane: n, Epoch: epoch + 1, Unclean: owner != "" && owner != holder})
+			if owner == holder {
+				owner = ""
+			}
+			taken = append(taken, lease.Lease{Name: name, Lane: n, Epoch: epoch + 1, Unclean: owner != "", From: owner})
 		}
 		return nil
 	})

@@ -214,7 +214,7 @@ func leasesOwn(t *testing.T, f *Fixture) {
 
 func leasesForce(t *testing.T, f *Fixture) {
 	f.acquire(t, "c", "x", time.Minute, false, 0)
-	equal(t, "taken", []lease.Lease{{Name: "c", Lane: 0, Epoch: 2, Unclean: true}}, f.acquire(t, "c", "y", time.Minute, true, 0))
+	equal(t, "taken", []lease.Lease{{Name: "c", Lane: 0, Epoch: 2, Unclean: true, From: "x"}}, f.acquire(t, "c", "y", time.Minute, true, 0))
 }
 
 func leasesRenew(t *testing.T, f *Fixture) {
@@ -227,7 +227,7 @@ func leasesRenew(t *testing.T, f *Fixture) {
 
 func leasesExpire(t *testing.T, f *Fixture) {
 	f.acquire(t, "c", "x", -time.Second, false, 0)
-	equal(t, "taken", []lease.Lease{{Name: "c", Lane: 0, Epoch: 2, Unclean: true}}, f.acquire(t, "c", "y", time.Minute, false, 0))
+	equal(t, "taken", []lease.Lease{{Name: "c", Lane: 0, Epoch: 2, Unclean: true, From: "x"}}, f.acquire(t, "c", "y", time.Minute, false, 0))
 }
 
 func leasesNames(t *testing.T, f *Fixture) {
