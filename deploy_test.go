@@ -19,6 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mainstay-io/mainstay/internal/app"
+	"github.com/mainstay-io/mainstay/internal/store/postgres"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
 	"github.com/mainstay-io/mainstay/internal/testkit/proc"
 )
@@ -30,6 +31,7 @@ type deployment struct{ compose, dockerfile, prometheus string }
 type composition struct {
 	Name     string                    `yaml:"name"`
 	Process  yaml.Node                 `yaml:"x-process"`
+	Ready    yaml.Node                 `yaml:"x-ready"`
 	Services map[string]*container     `yaml:"services"`
 	Volumes  map[string]map[string]any `yaml:"volumes"`
 }
@@ -203,7 +205,7 @@ func (r *review) image(name string, s *container) {
 		at := slices.IndexFunc(r.stages, func(st stage) bool { return st.name == s.Build.Target })
 		r.want(at >= 0, "%s: the Dockerfile has no target %q", name, s.Build.Target)
 		r.want(s.Build.Context == "." && s.Build.Dockerfile == "deploy/Dockerfile", "%s: built from %q by %q", name, s.Build.Context, s.Build.Dockerfile)
-		r.want(s.Healthcheck == nil, "%s: its image has no program that could check its health", name)
+		r.health(name, s)
 		r.want(s.ReadOnly && slices.Contains(s.CapDrop, "ALL"), "%s: needs neither a file system that can be written nor a capability", name)
 		return
 	}
@@ -223,6 +225,17 @@ func (r *review) image(name string, s *container) {
 		r.want(m[3] == "-alpine", "nats: %s has no program that could check its health", s.Image)
 	}
 	r.want(s.Restart == "unless-stopped", "%s: restart must be unless-stopped", name)
+}
+
+// health wants a process to be asked by its own binary, as its image has no other program.
+func (r *review) health(name string, s *container) {
+	if !s.longRunning() {
+		r.want(s.Healthcheck == nil, "%s: ends, and has no health", name)
+		return
+	}
+	h := s.Healthcheck
+	r.want(h != nil && slices.Equal(h.Test, []string{"CMD", "/" + s.Build.Target, "ready"}), "%s: its health is not checked by its own binary", name)
+	r.want(h == nil || h.Timeout > 3*time.Second && h.Interval > 0 && h.Retries > 0 && h.StartPeriod > 0, "%s: its health check gives up before the answer can be there", name)
 }
 
 // order wants what a service waits for to be there, and able to say so.
@@ -350,18 +363,18 @@ func option(command []string, name string) string {
 	return ""
 }
 
-// connectionsOfAProcess is how many sessions with PostgreSQL a process may have: 16 for work, 8 for reads, 2 besides.
-const connectionsOfAProcess = 26
+// What max_connections has room for: so many processes, as more of a kind may be started, and so many sessions of people
+// and tools, those that PostgreSQL keeps for its superuser included.
+const (
+	processesThere = 13
+	sessionsBeside = 13
+)
 
 // shape wants what was promised, and enough connections for it.
 func (r *review) shape() {
-	processes := 0
 	for name, n := range map[string]int{"postgres": 1, "nats": 1, "migrate": 1, "ingest": 1, "outbox": 2, "worker": 2, "prometheus": 1} {
 		s := r.c.Services[name]
 		r.want(s != nil && s.replicas() == n, "there must be %d of %s", n, name)
-		if s != nil && s.longRunning() {
-			processes += n
-		}
 	}
 	used := map[string]bool{}
 	for _, s := range r.c.Services {
@@ -372,7 +385,7 @@ func (r *review) shape() {
 		for _, arg := range s.Command {
 			if text, ok := strings.CutPrefix(arg, "max_connections="); ok {
 				n, err := strconv.Atoi(text)
-				r.want(err == nil && n >= processes*connectionsOfAProcess, "max_connections %s is too little for %d processes", text, processes)
+				r.want(err == nil && n >= processesThere*postgres.Sessions+sessionsBeside, "max_connections %s is too little for %d processes", text, processesThere)
 			}
 		}
 	}

@@ -134,21 +134,11 @@ func loadConfig(env Env, flags *pflag.FlagSet, process, hint string) (Config, er
 	layers, errs := readLayers(env, flags)
 	c := Config{process: process, origins: map[string]Origin{}}
 	for _, s := range Settings() {
-		layers := layers
+		from := layers
 		if !c.Takes(s.Name) {
-			layers = nil
+			from = nil
 		}
-		value, origin := s.Default, Origin{Kind: "default"}
-		for _, l := range layers {
-			if v, ok := l.value(s.Name); ok {
-				value, origin = v, l.origin(s)
-				break
-			}
-		}
-		c.origins[s.Name] = origin
-		if err := s.set(&c, value); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", origin.label(s.Name), err))
-		}
+		errs = append(errs, c.read(s, from))
 	}
 	if errors.Join(errs...) == nil { // else the rules would speak of values that nobody gave
 		for _, check := range crossChecks() {
@@ -157,6 +147,34 @@ func loadConfig(env Env, flags *pflag.FlagSet, process, hint string) (Config, er
 		errs = append(errs, c.natsAccess()...)
 	}
 	return c, configError(errs, hint)
+}
+
+// loadOnly reads one setting as LoadConfig does, and makes nothing of the others.
+func loadOnly(env Env, flags *pflag.FlagSet, name string) (Config, error) {
+	layers, errs := readLayers(env, flags)
+	c := Config{origins: map[string]Origin{}}
+	for _, s := range Settings() {
+		if s.Name == name {
+			errs = append(errs, c.read(s, layers))
+		}
+	}
+	return c, configError(errs, "`mainstay config print --help` lists every setting.")
+}
+
+// read takes a setting from the first of the layers that has it, or its default.
+func (c *Config) read(s Setting, layers []layer) error {
+	value, origin := s.Default, Origin{Kind: "default"}
+	for _, l := range layers {
+		if v, ok := l.value(s.Name); ok {
+			value, origin = v, l.origin(s)
+			break
+		}
+	}
+	c.origins[s.Name] = origin
+	if err := s.set(c, value); err != nil {
+		return fmt.Errorf("%s: %w", origin.label(s.Name), err)
+	}
+	return nil
 }
 
 // Takes says whether the process that c is for takes the named setting; all are taken where it is for none.

@@ -21,9 +21,11 @@ type Bound struct {
 }
 
 // URL is the address as a client on this machine uses it.
-func (b Bound) URL() string {
-	host, port, _ := net.SplitHostPort(b.Addr().String())
-	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+func (b Bound) URL() string { return urlOf(b.Addr().String()) }
+
+func urlOf(addr string) string {
+	host, port, _ := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
 	return "http://" + net.JoinHostPort(host, port)

@@ -9,7 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Program is the command line of a process that does one thing: the flags of its settings, --help and --version.
+// Program is the command line of a process that does one thing: the flags of its settings, --help and --version; and
+// `ready`, by which a container without any other program asks for its own health.
 type Program struct {
 	// Process names the binary, and its settings in the table.
 	Process string
@@ -28,6 +29,9 @@ func (p Program) Run(ctx context.Context, env Env) error {
 	AddFlagsOf(p.Process, flags)
 	version := flags.Bool("version", false, "print the version and end")
 	help := flags.BoolP("help", "h", false, "print this and end")
+	if len(env.Args) > 0 && env.Args[0] == readyWord {
+		return p.askReady(ctx, env, flags)
+	}
 	switch err := flags.Parse(env.Args); {
 	case err != nil && !errors.Is(err, pflag.ErrHelp):
 		return p.usage("%w%s", err, NearFlag(flags, err))
@@ -70,7 +74,8 @@ const helpWidth = 100
 
 func (p Program) help(flags *pflag.FlagSet) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nUsage:\n  %s [flags]\n\nExamples:\n%s\n\nFlags:\n%s\nExit codes:\n",
+	fmt.Fprintf(&b, "%s\n\nUsage:\n  %[2]s [flags]\n  %[2]s ready [--ops ADDRESS]   (ask the one that runs there whether it is ready; exit code 0 if so)\n"+
+		"\nExamples:\n%s\n\nFlags:\n%s\nExit codes:\n",
 		strings.TrimSpace(p.About), p.Process, strings.TrimRight(p.Examples, "\n"), flags.FlagUsagesWrapped(helpWidth))
 	for _, m := range ExitCodes() {
 		switch m.Code {

@@ -3,7 +3,11 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,5 +125,50 @@ func TestProgram_HelpAndVersion(t *testing.T) {
 	}
 	if _, out, err := program(t, app.Outbox, nil, "--version"); err != nil || !strings.HasPrefix(out, "outbox ") {
 		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+// A process answers for its own health, as the settings say where it is, without any that only its work needs.
+func TestProgram_AsksWhetherItIsReady(t *testing.T) {
+	t.Parallel()
+	serve := func(broker error) (addr string) {
+		health := app.NewHealth(slog.New(slog.DiscardHandler))
+		health.Check("broker", func(context.Context) error { return broker })
+		health.Start()
+		mux := http.NewServeMux()
+		health.Routes(mux)
+		s := httptest.NewServer(mux)
+		t.Cleanup(s.Close)
+		return s.Listener.Addr().String()
+	}
+	_, port, _ := strings.Cut(serve(errors.New("not connected")), ":")
+	for name, tt := range map[string]struct {
+		env  map[string]string
+		args []string
+		code int
+		out  string
+		err  string
+	}{
+		"by a flag":     {nil, []string{"--ops", "127.0.0.1:" + port}, app.ExitError, "[-] broker: not connected\nnot ready\n", "is not ready"},
+		"by a variable": {map[string]string{"MAINSTAY_OPS": "0.0.0.0:" + port}, nil, app.ExitError, "[-] broker: not connected\nnot ready\n", "127.0.0.1:" + port},
+		"of nobody":     {nil, []string{"--ops", ":" + port}, app.ExitError, "[-] broker: not connected\nnot ready\n", "127.0.0.1:" + port},
+		"where none is": {nil, []string{"--ops", "127.0.0.1:1"}, app.ExitUnreachable, "", "asking http://127.0.0.1:1: connect: connection refused"},
+		"a wrong flag":  {nil, []string{"--http", "127.0.0.1:1"}, app.ExitUsage, "", "takes --ops and --config only"},
+		"an argument":   {nil, []string{"now"}, app.ExitUsage, "", "takes --ops and --config only"},
+		"a wrong value": {nil, []string{"--ops", "8081"}, app.ExitUsage, "", "--ops: must be HOST:PORT"},
+		"a stray setting": {
+			map[string]string{"MAINSTAY_DATABASE": "mysql://x", "MAINSTAY_OPS": "127.0.0.1:" + port}, nil, app.ExitError, "[-] broker: not connected\nnot ready\n", "is not ready",
+		},
+	} {
+		cfg, out, err := program(t, app.Outbox, tt.env, append([]string{"ready"}, tt.args...)...)
+		if cfg != nil || app.ExitCode(t.Context(), err) != tt.code || out != tt.out || err == nil || !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: %v, printed %q", name, err, out)
+		}
+	}
+	if _, out, err := program(t, app.Outbox, nil, "ready", "--help"); err != nil || !strings.Contains(out, "outbox ready [--ops ADDRESS]") {
+		t.Errorf("its help: %v, %s", err, out)
+	}
+	if _, out, err := program(t, app.Outbox, nil, "ready", "--ops", serve(nil)); err != nil || out != "[+] broker\nready\n" {
+		t.Errorf("where it is ready: %v, printed %q", err, out)
 	}
 }

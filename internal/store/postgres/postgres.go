@@ -33,8 +33,7 @@ type Config struct {
 	URL string
 	// Name is the sessions' application_name; "mainstay" by default.
 	Name string
-	// MaxConns bounds the connections for units of work; 16 by default. There are up to 8 for reads besides, and 2
-	// where the sequencer runs.
+	// MaxConns bounds the connections for units of work; 16 by default. See Sessions for those besides.
 	MaxConns int
 	// StatementTimeout bounds each statement, and as long a session may be idle in a transaction; LockTimeout each
 	// wait for a lock. They must be shorter than the leases: 5 s and 1 s by default.
@@ -55,7 +54,7 @@ func (c *Config) defaults() {
 		c.Name = "mainstay"
 	}
 	if c.MaxConns == 0 {
-		c.MaxConns = 16
+		c.MaxConns = workers
 	}
 	if c.StatementTimeout == 0 {
 		c.StatementTimeout = 5 * time.Second
@@ -127,7 +126,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		"idle_in_transaction_session_timeout": millis(cfg.StatementTimeout),
 		"lock_timeout":                        millis(cfg.LockTimeout),
 	}
-	s.seqDB = connect(parsed, 2, session, rounds())
+	s.seqDB = connect(parsed, sequencers, session, rounds())
 	s.news = newNews(nil, cfg.Logger)
 	if !cfg.PollOnly {
 		s.news.cfg = configure(parsed, session, map[string]string{"application_name": cfg.Name + " wake-ups"})
@@ -162,8 +161,16 @@ func rounds() map[string]string {
 	}
 }
 
-// readers bounds the connections for reads outside the machinery.
-const readers = 8
+// Bounds of the connections for units of work, for reads outside the machinery, and for numbering.
+const (
+	workers    = 16
+	readers    = 8
+	sequencers = 2
+)
+
+// Sessions is how many sessions with the server a process has at most: besides those, one each for upkeep, for
+// wake-ups, and to be seen.
+const Sessions = workers + readers + sequencers + 3
 
 // connect makes a pool; no connection is opened yet. Later settings win.
 func connect(base *pgx.ConnConfig, conns int, settings ...map[string]string) *sqlx.DB {
