@@ -8,7 +8,7 @@ import (
 // TestDeploy_RefusesWhatDisagrees changes one thing at a time, and wants it to be found, by name.
 func TestDeploy_RefusesWhatDisagrees(t *testing.T) {
 	t.Parallel()
-	const compose, dockerfile, prometheus = "compose", "dockerfile", "prometheus"
+	const compose, dockerfile, prometheus, alerts = "compose", "dockerfile", "prometheus", "alerts"
 	for name, tt := range map[string]struct{ file, old, new, want string }{
 		"a key that nothing checks":     {compose, "    restart: \"no\"\n", "    restart: \"no\"\n    privileged: true\n", "privileged"},
 		"a target that is not there":    {compose, "target: worker", "target: workers", `no target "workers"`},
@@ -68,12 +68,23 @@ func TestDeploy_RefusesWhatDisagrees(t *testing.T) {
 		"metrics on another port":       {prometheus, "names: [ingest], type: A, port: 8081", "names: [ingest], type: A, port: 8080", "no metrics on port 8080"},
 		"metrics of who is not there":   {prometheus, "names: [outbox]", "names: [relay]", "relay has no metrics"},
 		"nobody asks":                   {prometheus, "names: [worker]", "names: [outbox]", "does not ask worker"},
+		"no rules":                      {prometheus, "rule_files: [/etc/prometheus/alerts.yml]\n", "", "has no rules"},
+		"rules that are not there":      {prometheus, "/etc/prometheus/alerts.yml", "/etc/prometheus/rules.yml", "are not deploy/alerts.yml"},
+		"rules that are not mounted":    {compose, "      - ./deploy/alerts.yml:/etc/prometheus/alerts.yml:ro\n", "", "are not deploy/alerts.yml"},
+		"a metric that is not there":    {alerts, "mainstay_ready ==", "mainstay_well ==", "MainstayNotReady: no metric has a name or a label mainstay_well"},
+		"a label that is not there":     {alerts, "max by (consumer) (mainstay_lanes", "max by (lane) (mainstay_lanes", "MainstayLanesUnheld: no metric has a name or a label lane"},
+		"a label of another metric":     {alerts, "lanes of {{ $labels.consumer }}", "lanes of {{ $labels.saga }}", "MainstayLanesUnheld: has no label saga"},
+		"a bracket that stays open":     {alerts, "max(mainstay_outbox_oldest_unnumbered_seconds)", "max(mainstay_outbox_oldest_unnumbered_seconds", "MainstayNotNumbered: brackets"},
+		"an alert that nobody explains": {alerts, "alert: MainstayDown", "alert: MainstayAway", "docs/guides/alerts.md does not say what MainstayAway means"},
+		"an alert without words":        {alerts, "        annotations: {summary: \"{{ $labels.job }} at {{ $labels.instance }} does not answer\"}\n", "", "MainstayDown: has no summary"},
+		"a time that is none":           {alerts, "for: 1m", "for: soon", "MainstayDown: for soon"},
+		"a severity that is none":       {alerts, "severity: critical", "severity: loud", "MainstayDown: severity loud"},
 		"a key that Prometheus has not": {prometheus, "type: A, port: 8081", "kind: A, port: 8081", "field kind not found"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := theDeployment(t)
-			text := map[string]*string{compose: &d.compose, dockerfile: &d.dockerfile, prometheus: &d.prometheus}[tt.file]
+			text := map[string]*string{compose: &d.compose, dockerfile: &d.dockerfile, prometheus: &d.prometheus, alerts: &d.alerts}[tt.file]
 			changed := strings.Replace(*text, tt.old, tt.new, 1)
 			if changed == *text {
 				t.Fatalf("%q is not in the %s", tt.old, tt.file)

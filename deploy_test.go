@@ -25,7 +25,7 @@ import (
 )
 
 // deployment is the files that start the system in containers.
-type deployment struct{ compose, dockerfile, prometheus string }
+type deployment struct{ compose, dockerfile, prometheus, alerts string }
 
 // composition is compose.yaml as far as it is used; a key that is not here is refused, since nothing would check it.
 type composition struct {
@@ -106,7 +106,7 @@ func TestDeploy_CommandsOfTheToolExist(t *testing.T) {
 
 func theDeployment(t *testing.T) deployment {
 	t.Helper()
-	return deployment{read(t, "compose.yaml"), read(t, "deploy/Dockerfile"), read(t, "deploy/prometheus.yml")}
+	return deployment{read(t, "compose.yaml"), read(t, "deploy/Dockerfile"), read(t, "deploy/prometheus.yml"), read(t, "deploy/alerts.yml")}
 }
 
 func parseComposition(text string) (*composition, error) {
@@ -145,6 +145,7 @@ func (d deployment) problems() []string {
 	r.shape()
 	r.targets()
 	r.scraped(d.prometheus)
+	r.alerts(d.alerts)
 	return r.found
 }
 
@@ -398,6 +399,7 @@ func (r *review) shape() {
 func (r *review) scraped(text string) {
 	var p struct {
 		Global  map[string]any `yaml:"global"`
+		Rules   []string       `yaml:"rule_files"`
 		Scrapes []struct {
 			Job string `yaml:"job_name"`
 			DNS []struct {
@@ -414,6 +416,11 @@ func (r *review) scraped(text string) {
 		r.want(false, "deploy/prometheus.yml: %v", err)
 		return
 	}
+	for _, file := range p.Rules {
+		mounted := r.c.Services["prometheus"] != nil && slices.Contains(r.c.Services["prometheus"].Volumes, "./deploy/alerts.yml:"+file+":ro")
+		r.want(mounted, "prometheus: its rules %s are not deploy/alerts.yml", file)
+	}
+	r.want(len(p.Rules) > 0, "prometheus: has no rules")
 	asked := map[string]bool{}
 	for _, job := range p.Scrapes {
 		for _, target := range job.DNS {

@@ -44,6 +44,8 @@ type Backlog struct {
 	Parked, Dead map[string]Depth
 	// Sagas are those that have not come to their end.
 	Sagas map[SagaStatus]Depth
+	// Unheld is how many lanes of a consumer nobody holds; the relay's, if there ever was one, are a consumer's as well.
+	Unheld map[string]int
 }
 
 // BacklogReader reads the backlog, in one snapshot and without locks that others wait for.
@@ -62,6 +64,7 @@ func RegisterBacklog(reg prometheus.Registerer, reader BacklogReader, log *slog.
 		parked:     depthOf("mainstay_parked_oldest_seconds", "Age of the oldest parked message; 0 when there is none.", "mainstay_parked_messages", "Messages that wait in their key's own queue.", Consumer),
 		dead:       depthOf("mainstay_dead_letters_oldest_seconds", "Age of the oldest open dead letter; 0 when there is none.", "mainstay_dead_letters_open", "Dead letters that only a person moves.", Consumer),
 		sagas:      depthOf("mainstay_saga_oldest_seconds", "Age of the oldest saga in a status that is not its end; 0 when there is none.", "mainstay_saga_open", "Sagas in a status that is not their end.", "saga", "status"),
+		unheld:     desc("mainstay_lanes_unheld", "Lanes that no process holds, so that nobody works on them; more than 0 for as long as a take-over lasts.", Consumer),
 	})
 }
 
@@ -74,6 +77,8 @@ type backlog struct {
 	unnumbered *prometheus.Desc
 
 	unhandled, parked, dead, sagas depthDescs
+
+	unheld *prometheus.Desc
 
 	mu   sync.Mutex // held while the database is read, so that scrapes share one reading
 	read bool
@@ -96,6 +101,7 @@ func depthOf(oldest, oldestHelp, count, countHelp string, labels ...string) dept
 func (b *backlog) Describe(out chan<- *prometheus.Desc) {
 	out <- b.readable
 	out <- b.unnumbered
+	out <- b.unheld
 	for _, d := range []depthDescs{b.unhandled, b.parked, b.dead, b.sagas} {
 		out <- d.oldest
 		out <- d.count
@@ -122,6 +128,9 @@ func (b *backlog) Collect(out chan<- prometheus.Metric) {
 	}
 	for k, d := range now.Sagas {
 		b.sagas.tell(out, d, k.Saga, k.Status)
+	}
+	for k, n := range now.Unheld {
+		out <- prometheus.MustNewConstMetric(b.unheld, prometheus.GaugeValue, float64(n), k)
 	}
 }
 

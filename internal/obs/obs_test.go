@@ -61,6 +61,7 @@ func someBacklog() obs.Backlog {
 		Parked:     map[string]obs.Depth{"stock": {Count: 2, Oldest: time.Minute}},
 		Dead:       map[string]obs.Depth{"stock": {}},
 		Sagas:      map[obs.SagaStatus]obs.Depth{{Saga: "order", Status: "running"}: {Count: 9, Oldest: time.Second}},
+		Unheld:     map[string]int{"stock": 4},
 	}
 }
 
@@ -130,6 +131,7 @@ func TestMetrics_TellWhatHappened(t *testing.T) {
 	for _, want := range []string{
 		`mainstay_build_info{go="go1",revision="abc",version="v1"} 1`,
 		`mainstay_retention_removed_total{table="outbox"} 9`,
+		`mainstay_lanes_unheld{consumer="stock"} 4`,
 		`mainstay_retention_rounds_total{outcome="failed"} 1`,
 		`mainstay_retention_held_seconds{by="consumer",name="dead"} 3600`,
 		`mainstay_retention_oldest_seconds{table="outbox"} 172800`,
@@ -193,11 +195,11 @@ func TestBacklog_IsReadSeldomAndMayFail(t *testing.T) {
 			}
 			return list
 		}
-		if got := names(); len(got) != 10 || r.calls != 1 {
+		if got := names(); len(got) != 11 || r.calls != 1 {
 			t.Errorf("%d reads gave %v", r.calls, got)
 		}
 		r.err = errors.New("no connection")
-		if got := names(); len(got) != 10 || r.calls != 1 {
+		if got := names(); len(got) != 11 || r.calls != 1 {
 			t.Errorf("within five seconds: %d reads gave %v", r.calls, got)
 		}
 		for range 2 {

@@ -38,6 +38,11 @@ group by consumer`
 select definition as name, status as other, count(*) as count, extract(epoch from now() - min(created_at))::float8 as oldest
 from saga where ended_at is null
 group by definition, status`
+	backlogHeld = `/* backlog.held */
+select c.name, '' as other, count(l.lane) as count, null::float8 as oldest
+from (select name from consumer union select name from lease where name = '` + relayConsumer + `') as c
+left join lease l on l.name = c.name and l.expires_at > now()
+group by c.name`
 )
 
 type depthRow struct {
@@ -58,6 +63,7 @@ func (s *Store) Backlog(ctx context.Context) (obs.Backlog, error) {
 		Parked:    map[string]obs.Depth{},
 		Dead:      map[string]obs.Depth{relayConsumer: {}},
 		Sagas:     map[obs.SagaStatus]obs.Depth{},
+		Unheld:    map[string]int{},
 	}
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
@@ -71,6 +77,7 @@ func (s *Store) Backlog(ctx context.Context) (obs.Backlog, error) {
 		{backlogUnhandled, func(r depthRow) { b.Unhandled[obs.ConsumerTopic{Consumer: r.Name, Topic: r.Other}] = r.depth() }},
 		{backlogParked, func(r depthRow) { b.Parked[r.Name], b.Dead[r.Name] = r.depth(), obs.Depth{} }},
 		{backlogDead, func(r depthRow) { b.Dead[r.Name] = r.depth() }},
+		{backlogHeld, func(r depthRow) { b.Unheld[r.Name] = s.Lanes() - int(r.Count) }},
 		{backlogSagas, func(r depthRow) { b.Sagas[obs.SagaStatus{Saga: r.Name, Status: r.Other}] = r.depth() }},
 	} {
 		if err := readDepths(ctx, tx, part.query, part.put); err != nil {

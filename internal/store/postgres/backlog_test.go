@@ -25,7 +25,7 @@ func TestBacklog_ScansNothingThatGrows(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
 	for name, query := range map[string]string{
-		"unhandled": backlogUnhandled, "parked": backlogParked, "dead": backlogDead, "sagas": backlogSagas,
+		"unhandled": backlogUnhandled, "parked": backlogParked, "dead": backlogDead, "sagas": backlogSagas, "held": backlogHeld,
 		"unnumbered": unnumberedFresh, "unnumbered chunk": unnumberedChunk,
 	} {
 		plan := explain(t, s.db, query)

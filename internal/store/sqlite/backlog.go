@@ -29,6 +29,11 @@ group by consumer`
 select definition, status, count(*), min(created_at)
 from saga indexed by saga_open where ended_at is null
 group by definition, status`
+	backlogHeld = `/* backlog.held */
+select c.name, count(l.lane)
+from (select name from consumer union select name from lease where name = '` + relayConsumer + `') as c
+left join lease l on l.name = c.name and l.expires_at > $1
+group by c.name`
 )
 
 // Backlog implements obs.BacklogReader.
@@ -38,6 +43,7 @@ func (s *Store) Backlog(ctx context.Context) (obs.Backlog, error) {
 		Parked:    map[string]obs.Depth{},
 		Dead:      map[string]obs.Depth{relayConsumer: {}},
 		Sagas:     map[obs.SagaStatus]obs.Depth{},
+		Unheld:    map[string]int{},
 	}
 	tx, err := s.reads.BeginTx(ctx, nil)
 	if err != nil {
@@ -60,7 +66,21 @@ func (s *Store) Backlog(ctx context.Context) (obs.Backlog, error) {
 			return b, fmt.Errorf("reading the backlog: %w", err)
 		}
 	}
+	if err := s.readHeld(ctx, tx, now, b.Unheld); err != nil {
+		return b, fmt.Errorf("reading the backlog: %w", err)
+	}
 	return b, nil
+}
+
+// readHeld counts the lanes of each name that nobody holds.
+func (s *Store) readHeld(ctx context.Context, q queryer, now time.Time, unheld map[string]int) error {
+	return each(ctx, q, func(rows *sql.Rows) error {
+		var name string
+		var held int
+		err := rows.Scan(&name, &held)
+		unheld[name] = s.Lanes() - held
+		return err
+	}, backlogHeld, micros(now))
 }
 
 // readDepths hands rows of two names, a count and the oldest time, if there is one, to put.

@@ -11,6 +11,7 @@ import (
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/clock"
 	"github.com/mainstay-io/mainstay/internal/lane"
+	"github.com/mainstay-io/mainstay/internal/lease"
 	"github.com/mainstay-io/mainstay/internal/obs"
 	"github.com/mainstay-io/mainstay/internal/orchestrator"
 	"github.com/mainstay-io/mainstay/saga"
@@ -21,6 +22,8 @@ type BacklogStore interface {
 	lane.Store
 	orchestrator.Store
 	obs.BacklogReader
+	lease.Store
+	Lanes() int
 	Run(ctx context.Context, fn func(ctx context.Context, tx mainstay.Tx) error) error
 }
 
@@ -32,6 +35,7 @@ func Backlog(t *testing.T, newStore func(t *testing.T) (s BacklogStore, number f
 		"messages beyond a place":    backlogUnhandled,
 		"parked and dead by state":   backlogParked,
 		"sagas by status":            backlogSagas,
+		"lanes that nobody holds":    backlogHeld,
 		"an ended context is obeyed": backlogEndedContext,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,6 +112,36 @@ func backlogNothing(t *testing.T, s BacklogStore, _ func()) {
 	if b.Unnumbered != 0 {
 		t.Errorf("nothing was written, and the oldest that is not numbered has waited for %v", b.Unnumbered)
 	}
+}
+
+// Of a consumer all lanes count, whoever held them before; of the relay once there was one, and of others nothing.
+func backlogHeld(t *testing.T, s BacklogStore, _ func()) {
+	backlogRegister(t, s, "c", "things")
+	hold := func(name string, ttl time.Duration, lanes ...int) []lease.Lease {
+		t.Helper()
+		taken, err := s.Acquire(t.Context(), name, lanes, "x", ttl, false)
+		if err != nil || len(taken) != len(lanes) {
+			t.Fatalf("took %v, %v", taken, err)
+		}
+		return taken
+	}
+	want := func(what string, unheld map[string]int) {
+		t.Helper()
+		if diff := cmp.Diff(unheld, readBacklog(t, s).Unheld); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	all := s.Lanes()
+	want("nobody was there", map[string]int{"c": all})
+	given := hold("c", time.Hour, 0, 1)
+	hold("c", -time.Second, 2)
+	hold("relay", time.Hour, 0)
+	hold("cleaner", time.Hour, 0)
+	want("two are held, and one was", map[string]int{"c": all - 2, "relay": all - 1})
+	if err := s.Release(t.Context(), "x", given[:1]); err != nil {
+		t.Fatal(err)
+	}
+	want("one was given back", map[string]int{"c": all - 1, "relay": all - 1})
 }
 
 func backlogUnhandled(t *testing.T, s BacklogStore, number func()) {
