@@ -64,6 +64,9 @@ func (r *run) readLog(ctx context.Context, gaps []gap, limit int) []item {
 	items := make([]item, 0, len(ms))
 	for _, m := range ms {
 		ls := lanes[m.Lane]
+		if ls.gone || m.Incarnation > ls.current && r.unknown(ls, m) {
+			continue
+		}
 		if !ls.past[m.Topic].Has(m.Incarnation, m.Sequence) {
 			continue // memory of what the database was before
 		}
