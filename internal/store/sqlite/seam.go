@@ -99,7 +99,8 @@ from (select topic, lane from log_head union select topic, lane from place where
 	fenceReaders = `/* seam.fence_readers */ update lease set epoch = epoch + 1 where name not in ('relay', 'sequencer')`
 )
 
-// OpenIncarnation lets every log go on in a new incarnation, unless somebody has opened one meanwhile.
+// OpenIncarnation lets every log go on in a new incarnation, unless somebody has opened one meanwhile. Whoever sees that
+// his leases were ended by it sees the incarnation, too.
 func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) (opened bool, err error) {
 	logs := make([][2]string, len(o.Logs))
 	for i, log := range o.Logs {
@@ -113,20 +114,27 @@ func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) (opened bo
 		}
 		t.Queue(openIncarnation, max(past.Current, o.Above)+1, t.now.UnixMicro(), o.Reason, array(logs))
 		t.Queue(fenceReaders)
+		if err := t.flush(); err != nil {
+			return err
+		}
+		if past, err = readHistory(ctx, t); err != nil {
+			return err
+		}
+		t.OnCommit(func() { s.turn(past) })
 		return nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("opening an incarnation: %w", err)
 	}
-	past, err := readHistory(ctx, s.reads)
-	if err != nil {
-		return false, err
-	}
+	return opened, nil
+}
+
+// turn takes a history that begins, and forgets what has the incarnation of before.
+func (s *Store) turn(past *history.Seam) {
 	s.tail.mu.Lock()
 	defer s.tail.mu.Unlock()
 	s.past.Store(past)
-	clear(s.tail.logs) // its messages have the incarnation of before
-	return opened, nil
+	clear(s.tail.logs)
 }
 
 const originQuery = `/* outbox.origin */ select created_at from meta`
