@@ -39,6 +39,13 @@ func (l *fakeLog) ReadLog(_ context.Context, after map[mainstay.TopicLane]int64,
 	return ms, l.err
 }
 
+// fail makes every read fail from now on.
+func (l *fakeLog) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
 // Heads gives the ends of the logs that have messages.
 func (l *fakeLog) Heads(context.Context) (map[mainstay.TopicLane]int64, error) {
 	l.mu.Lock()

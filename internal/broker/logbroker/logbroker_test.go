@@ -106,7 +106,7 @@ func TestNext_Ends(t *testing.T) {
 	if l.readers() != 0 {
 		t.Fatal("the log still wakes it")
 	}
-	l.err = errLog
+	l.fail(errLog)
 	s = subscribe(t, l, time.Hour, 0)
 	if _, err := s.Next(t.Context()); !errors.Is(err, errLog) {
 		t.Fatalf("a broken log: %v", err)

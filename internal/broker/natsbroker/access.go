@@ -155,7 +155,7 @@ func patiently(ctx context.Context, denied *denials, do func(context.Context) er
 	for {
 		err := within(ctx, answerPatience, do)
 		unanswered := errors.Is(err, context.DeadlineExceeded) && denied.last.Load() == nil
-		if !unanswered && !electing(err) {
+		if !unanswered && !electing(err) || ctx.Err() != nil {
 			return err
 		}
 		select {
