@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,11 +81,38 @@ func TestOpen_JudgesEachSetting(t *testing.T) {
 			prefix := "s-" + strings.ReplaceAll(name, " ", "-")
 			cfg := goodStream(prefix)
 			c.set(&cfg)
-			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+			st, err := js.CreateStream(t.Context(), cfg)
+			if err != nil {
 				t.Fatal(err)
 			}
+			awaitSources(t, st)
 			wantJudged(t, natsbroker.Config{InProcess: srv, Prefix: prefix, Outbox: 7 * 24 * time.Hour}, c.refused, c.weakens)
 		})
+	}
+}
+
+// awaitSources waits until a stream has heard of those that it copies: a server that is stopped before leaves a goroutine
+// behind for half a minute, which TestMain finds.
+func awaitSources(t *testing.T, st jetstream.Stream) {
+	t.Helper()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	for {
+		info, err := st.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources, silent := len(info.Config.Sources), func(s *jetstream.StreamSourceInfo) bool { return s == nil || s.Active < 0 }
+		if len(info.Sources) == sources && !slices.ContainsFunc(info.Sources, silent) && (info.Config.Mirror == nil || !silent(info.Mirror)) {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-limit.C:
+			t.Fatal("it has not heard of what it copies for a minute")
+		}
 	}
 }
 
