@@ -397,15 +397,15 @@ func (r *run) taken(t *task, ls *laneState) bool {
 
 // claim marks a lane busy for the task; false when another worker has it, or nothing may begin in it.
 func (r *run) claim(t *task, ls *laneState) bool {
-	return !ls.leaving && r.claimEnded(t, ls)
+	return !ls.leaving && !ls.alone() && r.claimEnded(t, ls)
 }
 
-// claimEnded is claim for what has begun already.
+// claimEnded is claim for what has begun already, before the lane was given back or ran its messages alone.
 func (r *run) claimEnded(t *task, ls *laneState) bool {
 	if r.taken(t, ls) {
 		return true
 	}
-	if ls.busy || ls.gone || ls.alone() {
+	if ls.busy || ls.gone {
 		return false
 	}
 	ls.busy = true

@@ -59,3 +59,30 @@ func TestSurplus_WaitsForCalls(t *testing.T) {
 		t.Fatal("the lane stays")
 	}
 }
+
+// TestSurplus_WaitsForCallsOfALaneThatRunsAlone: a crash letter was replayed while the call of another key was under
+// way. Nothing begins in a lane that is given back, that one neither, so it must not hold up the outcome of the call.
+func TestSurplus_WaitsForCallsOfALaneThatRunsAlone(t *testing.T) {
+	t.Parallel()
+	r, ls, q := parkedIn(t)
+	q.calling = true
+	deadly := Ref{mainstay.TopicLane{Topic: "orders"}, 2}
+	other := ls.queue(queueKey{"orders", "deadly"})
+	other.rows = []Parked{{Ref: deadly, Key: "deadly", State: ParkedReplay, Due: time.Now().Add(-time.Second)}}
+	ls.deadly[deadly] = 1
+	r.schedule(ls, other)
+	ls.leaving = true
+	if task, _ := r.take(); !task.empty() || !ls.alone() {
+		t.Fatal("what has ended processes does not wait for its turn alone")
+	}
+	r.ended = append(r.ended, &finished{ls: ls, row: q.rows[0]})
+	task, _ := r.take()
+	if len(task.ended) != 1 || len(task.parked)+len(task.items)+len(task.gaps) > 0 || task.alone != nil {
+		t.Fatalf("takes %+v, want the outcome of the call and nothing else", task)
+	}
+	q.calling = false
+	r.giveBack(task)
+	if idle := r.surplus(1); len(idle) != 1 {
+		t.Fatal("the lane stays for ever")
+	}
+}
