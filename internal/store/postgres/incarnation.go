@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 
@@ -30,7 +31,7 @@ func (s *Store) Prepare(ctx context.Context, l lease.Lease) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgetState()
-	tx, err := s.seqDB.BeginTxx(ctx, nil)
+	tx, err := s.seqDB.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return fmt.Errorf("beginning: %w", translate(ctx, err))
 	}

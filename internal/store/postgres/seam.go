@@ -57,11 +57,12 @@ func (s *Store) Seam(ctx context.Context) (history.Seam, error) {
 	return seam, nil
 }
 
-// turn forgets what was read in another era, or before an incarnation was opened.
+// turn forgets what was read in another era, or before an incarnation was opened. Within an era a history only grows: one
+// that ends before what is known was read earlier, and comes late.
 func (t *tail) turn(seam history.Seam) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.past.Era == seam.Era && t.past.Current == seam.Current {
+	if t.past.Era == seam.Era && t.past.Current >= seam.Current {
 		return
 	}
 	clear(t.logs)
@@ -156,7 +157,7 @@ update lease set epoch = epoch + 1, holder = null, expires_at = null where name 
 
 // OpenIncarnation lets every log go on in a new incarnation, unless somebody has opened one meanwhile.
 func (s *Store) OpenIncarnation(ctx context.Context, o relay.Opening) (opened bool, err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		return false, fmt.Errorf("opening an incarnation: %w", translate(ctx, err))
 	}

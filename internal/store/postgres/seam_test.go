@@ -117,3 +117,21 @@ func TestTail_TakesNothingReadBeforeAnIncarnationWasOpened(t *testing.T) {
 		t.Errorf("memory has %+v", ms[0])
 	}
 }
+
+// TestTail_KnowsNoLessThanBefore: of two that read the history at a time, the first may come last. Where an incarnation
+// begins is told to readers in other databases, who keep it.
+func TestTail_KnowsNoLessThanBefore(t *testing.T) {
+	t.Parallel()
+	log := mainstay.TopicLane{Topic: "orders"}
+	late := history.Seam{Era: "1", Current: 1}
+	tl := newTail()
+	tl.turn(history.Seam{Era: "1", Current: 2, Logs: map[mainstay.TopicLane]history.Log{log: {{ID: 2, First: 7}}}})
+	tl.turn(late)
+	if since := tl.since(log, 2); since != 7 {
+		t.Errorf("the incarnation begins at %d, want 7", since)
+	}
+	late.Era = "2"
+	if tl.turn(late); tl.moment() != (moment{"2", 1}) {
+		t.Errorf("in another era it is %+v", tl.moment())
+	}
+}

@@ -178,9 +178,11 @@ func (s *Store) do(ctx context.Context, prelude *batch, fn func(ctx context.Cont
 	return translate(ctx, s.commit(ctx, t))
 }
 
+// begin says the isolation, whatever the default of the database is: what is read behind a lock is to be as the lock's last
+// holder has left it.
 func begin(prelude *batch) *batch {
 	b := &batch{}
-	b.add(nil, "begin")
+	b.add(nil, "begin isolation level read committed")
 	if prelude != nil {
 		for i, q := range prelude.QueuedQueries {
 			b.add(prelude.scans[i], q.SQL, q.Arguments...)
