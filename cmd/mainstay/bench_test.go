@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -219,20 +221,20 @@ func TestBench_CtrlCRemovesTheSystem(t *testing.T) {
 // On a NATS server that asks who it is, the measured system has a stream while it runs, and never takes another system's.
 func TestBench_OnANATSServer(t *testing.T) {
 	t.Parallel()
-	public, seed := newNKey(t)
-	url := natstest.New(t, `authorization { users: [ { nkey: `+public+` } ] }`).URL()
-	p, temporary := startBench(t, "relay", "--broker", url, "--nats-nkey", seed, "--messages", "20", "--warmup", "0", "-o", "json")
+	user := natstest.NewSeed(t, nkeys.CreateUser)
+	url := natstest.New(t, `authorization { users: [ { nkey: `+user.Public+` } ] }`).URL()
+	p, temporary := startBench(t, "relay", "--broker", url, "--nats-nkey", user.File, "--messages", "20", "--warmup", "0", "-o", "json")
 	if r := wantResult(t, p, temporary, app.ExitOK); r.Good != 20 {
 		t.Errorf("measured %+v", r)
 	}
-	args := []string{"order", "--broker", url, "--nats-nkey", seed, "--clients", "2", "--count", "10", "--warmup", "0s", "-o", "json"}
+	args := []string{"order", "--broker", url, "--nats-nkey", user.File, "--clients", "2", "--count", "10", "--warmup", "0s", "-o", "json"}
 	for range 2 {
 		p, temporary := startBench(t, args...)
 		if r := wantResult(t, p, temporary, app.ExitOK); r.Good != 10 {
 			t.Errorf("measured %+v", r)
 		}
 	}
-	s := startServer(t, proc.BuildPlain(t, "./cmd/mainstay"), "--data", t.TempDir(), "--broker", url, "--nats-nkey", seed)
+	s := startServer(t, proc.BuildPlain(t, "./cmd/mainstay"), "--data", t.TempDir(), "--broker", url, "--nats-nkey", user.File)
 	p, temporary = startBench(t, args...)
 	wantEnd(t, p, temporary, app.ExitConflict)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -240,26 +242,28 @@ func TestBench_OnANATSServer(t *testing.T) {
 	s.wantEnd(ctx, t, s.place(ctx, t, load.OrderOf("tok_ok", "mug-red")).ID, "confirmed")
 }
 
-// newNKey makes a user of a NATS server, known by its public key, with the seed in a file.
-func newNKey(t *testing.T) (public, file string) {
-	t.Helper()
-	user, err := nkeys.CreateUser()
-	if err != nil {
-		t.Fatal(err)
+// On a server with TLS that asks for a certificate and for credentials, the flags reach the part that is measured and
+// the system that is started alike; without them nothing begins.
+func TestBench_OnAServerWithTLS(t *testing.T) {
+	t.Parallel()
+	ca, operator := natstest.NewAuthority(t), natstest.NewOperator(t)
+	cert, key := ca.Issue(t, "server")
+	client, clientKey := ca.Issue(t, "client")
+	srv := natstest.New(t, operator.Settings, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", cert, key, ca.File))
+	access := []string{"--nats-tls-ca", ca.File, "--nats-tls-cert", client, "--nats-tls-key", clientKey, "--nats-creds", operator.Creds(t)}
+	for work, count := range map[string][]string{
+		"relay": {"--messages", "20", "--warmup", "0"}, "order": {"--clients", "2", "--count", "10", "--warmup", "0s"},
+	} {
+		args := slices.Concat([]string{work, "--broker", "tls://" + srv.Addr(), "-o", "json"}, count)
+		p, temporary := startBench(t, append(slices.Clone(args), access...)...)
+		if r := wantResult(t, p, temporary, app.ExitOK); r.Good == 0 || r.Good != r.Begun {
+			t.Errorf("%s: measured %+v", work, r)
+		}
+		for _, missing := range [][]string{access[:2], access[:6], access[2:]} { // no certificate, no credentials, no authority
+			p, temporary := startBench(t, append(slices.Clone(args), missing...)...)
+			wantEnd(t, p, temporary, app.ExitUnreachable)
+		}
 	}
-	public, err = user.PublicKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	seed, err := user.Seed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file = filepath.Join(t.TempDir(), "seed")
-	if err := os.WriteFile(file, seed, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return public, file
 }
 
 // A running system is measured through its addresses, and an order that cannot be confirmed is a fault.

@@ -1,15 +1,8 @@
 package natsbroker_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 
 	"github.com/mainstay-io/mainstay/internal/broker"
@@ -31,8 +23,8 @@ const secretWord = "s3cretword"
 
 func TestOpen_ShowsWhoItIs(t *testing.T) {
 	t.Parallel()
-	key, others := newSeed(t, nkeys.CreateUser), newSeed(t, nkeys.CreateUser)
-	operator := newOperator(t)
+	key, others := natstest.NewSeed(t, nkeys.CreateUser), natstest.NewSeed(t, nkeys.CreateUser)
+	operator := natstest.NewOperator(t)
 	for name, c := range map[string]struct {
 		settings    string
 		right       string // user information of the URL
@@ -49,14 +41,14 @@ func TestOpen_ShowsWhoItIs(t *testing.T) {
 			right:    secretWord + "@", wrong: []string{"", secretWord + "2@"},
 		},
 		"nkey": {
-			settings:    `authorization { users: [ { nkey: ` + key.public + ` } ] }`,
-			rightAccess: natsbroker.Access{NKey: key.file},
-			wrong:       []string{""}, wrongAccess: []natsbroker.Access{{NKey: others.file}, {NKey: junkFile(t)}},
+			settings:    `authorization { users: [ { nkey: ` + key.Public + ` } ] }`,
+			rightAccess: natsbroker.Access{NKey: key.File},
+			wrong:       []string{""}, wrongAccess: []natsbroker.Access{{NKey: others.File}, {NKey: junkFile(t)}},
 		},
 		"credentials": {
-			settings:    operator.settings,
-			rightAccess: natsbroker.Access{Creds: operator.creds(t)},
-			wrong:       []string{""}, wrongAccess: []natsbroker.Access{{Creds: newOperator(t).creds(t)}, {Creds: junkFile(t)}},
+			settings:    operator.Settings,
+			rightAccess: natsbroker.Access{Creds: operator.Creds(t)},
+			wrong:       []string{""}, wrongAccess: []natsbroker.Access{{Creds: natstest.NewOperator(t).Creds(t)}, {Creds: junkFile(t)}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,27 +82,27 @@ func wantRefused(t *testing.T, cfg natsbroker.Config, want error) {
 
 func TestOpen_Encrypts(t *testing.T) {
 	t.Parallel()
-	ca, strange := newAuthority(t), newAuthority(t)
-	cert, key := ca.issue(t, "server")
-	client, clientKey := ca.issue(t, "client")
-	foreign, foreignKey := strange.issue(t, "client")
+	ca, strange := natstest.NewAuthority(t), natstest.NewAuthority(t)
+	cert, key := ca.Issue(t, "server")
+	client, clientKey := ca.Issue(t, "client")
+	foreign, foreignKey := strange.Issue(t, "client")
 	plain := natstest.New(t)
 	oneSided := natstest.New(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q }", cert, key))
-	mutual := natstest.New(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", cert, key, ca.file))
+	mutual := natstest.New(t, fmt.Sprintf("tls { cert_file: %q, key_file: %q, ca_file: %q, verify: true }", cert, key, ca.File))
 	for name, c := range map[string]struct {
 		url    string
 		access natsbroker.Access
 		want   error
 	}{
-		"trusted":                   {"tls://" + oneSided.Addr(), natsbroker.Access{CA: ca.file}, nil},
-		"asked for by the server":   {oneSided.URL(), natsbroker.Access{CA: ca.file}, nil},
-		"both sides":                {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file, Cert: client, Key: clientKey}, nil},
+		"trusted":                   {"tls://" + oneSided.Addr(), natsbroker.Access{CA: ca.File}, nil},
+		"asked for by the server":   {oneSided.URL(), natsbroker.Access{CA: ca.File}, nil},
+		"both sides":                {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.File, Cert: client, Key: clientKey}, nil},
 		"the machine's authorities": {"tls://" + oneSided.Addr(), natsbroker.Access{}, natsbroker.ErrTLS},
-		"another authority":         {"tls://" + oneSided.Addr(), natsbroker.Access{CA: strange.file}, natsbroker.ErrTLS},
-		"no certificate shown":      {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file}, natsbroker.ErrTLS},
-		"a stranger's certificate":  {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file, Cert: foreign, Key: foreignKey}, natsbroker.ErrTLS},
-		"a server without":          {"tls://" + plain.Addr(), natsbroker.Access{CA: ca.file}, natsbroker.ErrTLS},
-		"a key of another":          {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.file, Cert: client, Key: foreignKey}, natsbroker.ErrTLS},
+		"another authority":         {"tls://" + oneSided.Addr(), natsbroker.Access{CA: strange.File}, natsbroker.ErrTLS},
+		"no certificate shown":      {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.File}, natsbroker.ErrTLS},
+		"a stranger's certificate":  {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.File, Cert: foreign, Key: foreignKey}, natsbroker.ErrTLS},
+		"a server without":          {"tls://" + plain.Addr(), natsbroker.Access{CA: ca.File}, natsbroker.ErrTLS},
+		"a key of another":          {"tls://" + mutual.Addr(), natsbroker.Access{CA: ca.File, Cert: client, Key: foreignKey}, natsbroker.ErrTLS},
 		"junk for an authority":     {"tls://" + mutual.Addr(), natsbroker.Access{CA: junkFile(t)}, natsbroker.ErrTLS},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -208,128 +200,13 @@ func oldServer(t *testing.T, version string) (addr string) {
 	return l.Addr().String()
 }
 
-// seed is a key pair, with its seed in a file.
-type seed struct {
-	pair         nkeys.KeyPair
-	public, file string
-}
-
-func newSeed(t *testing.T, create func() (nkeys.KeyPair, error)) seed {
+func junkFile(t *testing.T) string {
 	t.Helper()
-	pair, err := create()
-	public, publicErr := pair.PublicKey()
-	text, seedErr := pair.Seed()
-	if err := errors.Join(err, publicErr, seedErr); err != nil {
-		t.Fatal(err)
-	}
-	return seed{pair, public, writeFile(t, string(text))}
-}
-
-func writeFile(t *testing.T, text string) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	file := filepath.Join(t.TempDir(), "junk")
+	if err := os.WriteFile(file, []byte("this is "+secretWord), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
-}
-
-func junkFile(t *testing.T) string { t.Helper(); return writeFile(t, "this is "+secretWord) }
-
-// operator is a NATS operator with a system account and one with JetStream.
-type operator struct {
-	account  seed
-	settings string
-}
-
-func newOperator(t *testing.T) operator {
-	t.Helper()
-	op, system := newSeed(t, nkeys.CreateOperator), newSeed(t, nkeys.CreateAccount)
-	o := operator{account: newSeed(t, nkeys.CreateAccount)}
-	claims := jwt.NewOperatorClaims(op.public)
-	claims.SystemAccount = system.public
-	account := jwt.NewAccountClaims(o.account.public)
-	account.Limits.JetStreamLimits = jwt.JetStreamLimits{MemoryStorage: -1, DiskStorage: -1, Streams: -1, Consumer: -1}
-	o.settings = fmt.Sprintf("operator: %s\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: { %s: %s, %s: %s }",
-		encoded(t, claims, op), system.public, system.public, encoded(t, jwt.NewAccountClaims(system.public), op),
-		o.account.public, encoded(t, account, op))
-	return o
-}
-
-// creds makes a user, and gives the file of the credentials.
-func (o operator) creds(t *testing.T) string {
-	t.Helper()
-	user := newSeed(t, nkeys.CreateUser)
-	text, err := user.pair.Seed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := jwt.FormatUserConfig(encoded(t, jwt.NewUserClaims(user.public), o.account), text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return writeFile(t, string(file))
-}
-
-func encoded(t *testing.T, claims jwt.Claims, by seed) string {
-	t.Helper()
-	text, err := claims.Encode(by.pair)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
-// authority issues certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t *testing.T) authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority " + rand.Text()},
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return authority{cert, key, writePEM(t, "CERTIFICATE", der)}
-}
-
-// issue gives the files of a certificate for this machine, and of its key.
-func (a authority) issue(t *testing.T, name string) (cert, key string) {
-	t.Helper()
-	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &pair.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(pair)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", private)
-}
-
-func writePEM(t *testing.T, kind string, der []byte) string {
-	t.Helper()
-	return writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
 }
 
 // TestPermissions_AreEnough gives each process what docs/guides/postgresql-and-nats.md lists for it, and no more: a
