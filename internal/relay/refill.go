@@ -60,39 +60,45 @@ func (r *Relay) refill(ctx context.Context, log mainstay.TopicLane, after int64,
 	return nil
 }
 
-// again publishes a round of each log that is refilled, each alone: it is half as large as one of new messages, so
-// that those are not delayed and the refill ends, whatever is accepted meanwhile. More says that there is more.
+// again publishes rounds of the logs that are refilled, each log alone: together half as much as a round of new messages,
+// and the last one whole, so that those are not delayed however many logs there are, and the refill ends, whatever is
+// accepted meanwhile. More says that there is more.
 func (r *Relay) again(ctx context.Context) (more bool, err error) {
-	for log, c := range r.logs {
+	left := max(1, r.cfg.Batch/2)
+	for log, c := range r.logs { // in no order, so that each has its turn
 		if c.second == nil || !c.compared || c.waits() {
 			continue
 		}
-		if err := r.repeat(ctx, log, c); err != nil {
+		if left <= 0 {
+			return true, nil
+		}
+		n, err := r.repeat(ctx, log, c)
+		if err != nil {
 			return false, err
 		}
+		left -= n
 		more = more || c.second != nil && c.compared
 	}
 	return more, nil
 }
 
-// repeat publishes one round of a refill and records it.
-func (r *Relay) repeat(ctx context.Context, log mainstay.TopicLane, c *cursor) error {
+// repeat publishes one round of a refill, of so many messages, and records it.
+func (r *Relay) repeat(ctx context.Context, log mainstay.TopicLane, c *cursor) (published int, err error) {
 	after := c.second.after
 	var msgs []*mainstay.Message
 	if after < c.after {
-		var err error
 		if msgs, err = r.read(ctx, map[mainstay.TopicLane]int64{log: after}, max(1, r.cfg.Batch/2)); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if r.beyond(msgs) {
-		return nil
+		return 0, nil
 	}
 	for len(msgs) > 0 && msgs[len(msgs)-1].Sequence > c.after { // the first cursor's
 		msgs = msgs[:len(msgs)-1]
 	}
 	if len(msgs) == 0 {
-		return r.skipMissing(ctx, log, c)
+		return 0, r.skipMissing(ctx, log, c)
 	}
 	if msgs[0].Sequence > after+1 {
 		r.cfg.Logger.WarnContext(ctx, "the outbox no longer has what is to be published again", slog.String("topic", log.Topic),
@@ -101,21 +107,21 @@ func (r *Relay) repeat(ctx context.Context, log mainstay.TopicLane, c *cursor) e
 	last, err := r.publish(ctx, msgs, map[mainstay.TopicLane]int64{log: c.position})
 	if err != nil {
 		_, err = r.failed(ctx, msgs, err)
-		return err
+		return 0, err
 	}
 	if err := r.doubt(ctx, msgs, map[mainstay.TopicLane]mark{log: {c.position, c.id}}); err != nil {
-		return err
+		return 0, err
 	}
 	end := msgs[len(msgs)-1]
 	to := Advance{TopicLane: log, From: after, To: end.Sequence, Done: end.Sequence >= c.after}
 	p := Progress{TopicLane: log, Incarnation: c.incarnation, Sequence: c.after, MessageID: end.ID, BrokerPosition: last[log]}
 	if err := r.advance(ctx, p, to); err != nil || r.logs[log] != c {
-		return err
+		return 0, err
 	}
 	c.position, c.id = last[log], end.ID
 	r.cfg.Hooks.Published(len(msgs))
 	r.cfg.Hooks.Refilled(len(msgs))
-	return nil
+	return len(msgs), nil
 }
 
 // skipMissing ends a refill that has met the first cursor, or goes on behind messages that left the outbox.

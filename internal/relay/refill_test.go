@@ -1,6 +1,7 @@
 package relay_test
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -66,6 +67,43 @@ func TestRelay_NewMessagesDoNotWaitForARefill(t *testing.T) {
 		}
 		if len(b.db.refills) > 0 {
 			t.Fatalf("the refill has not ended: %v", b.db.refills)
+		}
+	})
+}
+
+// However many logs are refilled, a new message of another log waits for a round or two of them.
+func TestRelay_NewMessagesDoNotWaitForTheRefillsOfOtherLogs(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		var logs []mainstay.TopicLane
+		for i := range 12 {
+			logs = append(logs, mainstay.TopicLane{Topic: fmt.Sprint("topic", i)})
+			b.db.grow(logs[i], 2*relay.DefaultBatch)
+		}
+		_, stop := b.start(t, "a")
+		defer stop()
+		settle(t, relay.DefaultRecord)
+		b.mem.Wipe()
+		fresh, saves, found := brokertest.Log(0), 0, 0
+		b.db.setFail(func(call string) error {
+			if call != "save" {
+				return nil
+			}
+			if saves++; saves == 1 {
+				b.db.logs[fresh] = append(b.db.logs[fresh], brokertest.Message(fresh, 1))
+			}
+			if found == 0 && len(b.sequences(fresh)) > 0 {
+				found = saves
+			}
+			return nil
+		})
+		settle(t, relay.DefaultCheck+relay.DefaultPoll)
+		if found == 0 || found > len(logs)/2 {
+			t.Errorf("the new message was there at the %d. of %d records of the refills", found, saves)
+		}
+		for _, log := range logs {
+			if place := b.reads(log, 0); place != 2*relay.DefaultBatch {
+				t.Errorf("a reader of %s comes to %d", log.Topic, place)
+			}
 		}
 	})
 }

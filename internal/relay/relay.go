@@ -245,7 +245,7 @@ func (r *Relay) heads(ctx context.Context) (map[mainstay.TopicLane]int64, error)
 	if err != nil {
 		return nil, fmt.Errorf("reading the heads of the logs: %w", err)
 	}
-	mine := map[mainstay.TopicLane]int64{}
+	mine := make(map[mainstay.TopicLane]int64, len(all))
 	for log, head := range all {
 		if _, held := r.leases[log.Lane]; !held {
 			continue
