@@ -99,52 +99,6 @@ func (r *run) next(items []item) []item {
 	return out
 }
 
-// heads turns the heads of queues into items, and starts the calls among them.
-func (r *run) heads(ctx context.Context, all *sync.WaitGroup, ds []due) []item {
-	var refs []Ref
-	for _, d := range ds {
-		if d.q.rows[0].Message == nil {
-			refs = append(refs, d.q.rows[0].Ref)
-		}
-	}
-	loaded := map[Ref]*mainstay.Message{}
-	if len(refs) > 0 {
-		ps, err := r.e.cfg.Store.LoadParked(ctx, r.c.Name, refs)
-		if err != nil && ctx.Err() == nil {
-			r.e.cfg.Logger.WarnContext(ctx, "parked messages could not be read, trying again", "consumer", r.c.Name, "err", err)
-		}
-		for _, p := range ps {
-			loaded[p.Ref] = p.Message
-		}
-	}
-	var items []item
-	for _, d := range ds {
-		if it, ok := r.head(ctx, all, d, loaded); ok {
-			items = append(items, it)
-		}
-	}
-	return items
-}
-
-func (r *run) head(ctx context.Context, all *sync.WaitGroup, d due, loaded map[Ref]*mainstay.Message) (item, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	row := &d.q.rows[0]
-	if row.Message == nil {
-		row.Message = loaded[row.Ref]
-	}
-	switch {
-	case row.Message == nil: // not read this time
-		row.Due = r.e.cfg.Clock().Add(time.Second)
-		return item{}, false
-	case r.isCall(row):
-		r.call(ctx, all, d.ls, d.q)
-		return item{}, false
-	}
-	head := *row
-	return item{ls: d.ls, m: row.Message, row: &head}, true
-}
-
 // handle gets calls settled and items handled, all together if it can be, and otherwise in ever smaller parts until
 // what fails stands alone.
 func (r *run) handle(ctx context.Context, ended []*finished, items []item) {

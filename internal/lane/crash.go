@@ -355,14 +355,15 @@ func (r *run) runAlone(ctx, work context.Context, t *task, it item) {
 func (r *run) find(ctx context.Context, t *task) (item, bool) {
 	ls, ref := t.lanes[0], t.alone.ref
 	if q := ls.headOf(ref); q != nil {
-		ps, err := r.e.cfg.Store.LoadParked(ctx, r.c.Name, []Ref{ref})
-		if err != nil || len(ps) == 0 {
-			r.e.cfg.Logger.WarnContext(ctx, "a parked message could not be read, trying again", "consumer", r.c.Name, "err", err)
-			return item{}, false
-		}
+		loaded, err := r.loadParked(ctx, []Ref{ref})
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		q.rows[0].Message = ps[0].Message
+		if q.rows[0].Message = loaded[ref]; q.rows[0].Message == nil {
+			if err == nil {
+				r.notParked(ctx, ls, ref)
+			}
+			return item{}, false
+		}
 		head := q.rows[0]
 		return item{ls: ls, m: head.Message, row: &head}, true
 	}

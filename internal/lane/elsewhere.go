@@ -37,9 +37,9 @@ type away struct {
 	// asked is since when the database was last asked, seen the place at that time.
 	asked clock.Mono
 	seen  mark
-	// ever says that it has answered, first where its log began then.
-	ever  bool
-	first int64
+	// ever says that it has answered, first and last where its log began and ended then.
+	ever        bool
+	first, last int64
 }
 
 // elsewhere are the consumer's topics that another database may write, and this one has not. A place beyond the end of
@@ -186,6 +186,10 @@ func (r *run) questions() map[string][]broker.Wanted {
 			}
 			a.asked, a.seen = clock.Start(), place.mark()
 			if want {
+				if ls.neverComes(topic) {
+					r.e.cfg.Logger.Warn("what is missing of another database's log does not come, asking again", "consumer", r.c.Name,
+						"topic", topic, "lane", n, "handled", place.Sequence, "in_log", a.last)
+				}
 				a.wanted, a.pause = clock.Start(), min(max(2*a.pause, askAgain), askMost)
 			}
 			qs[topic] = append(qs[topic], broker.Wanted{Lane: n, After: ls.follows(place) - 1, Again: want})
@@ -249,7 +253,7 @@ func (r *run) hears(ls *laneState, topic string, h broker.Held) (start Place, be
 	if fresh && ls.busy {
 		return start, false // until it is asked again
 	}
-	a.ever, a.first = true, h.First
+	a.ever, a.first, a.last = true, h.First, h.Last
 	switch {
 	case r.waits(ls, topic):
 		return Place{TopicLane: place.TopicLane, Incarnation: h.LastIncarnation, Sequence: h.Last}, true
@@ -259,6 +263,13 @@ func (r *run) hears(ls *laneState, topic string, h broker.Held) (start Place, be
 		ls.lacks[topic] = true
 	}
 	return start, false
+}
+
+// neverComes says that what is behind the place, which the log has, has been asked for until the questions became as seldom
+// as they can; r.mu is held.
+func (ls *laneState) neverComes(topic string) bool {
+	a, place := ls.away[topic], ls.places[topic]
+	return a.want && a.at == place.mark() && a.pause == askMost && a.last >= ls.follows(place)
 }
 
 // lost says which messages the consumer needs and nobody has any more, or where it does not know yet what it needs;
@@ -276,6 +287,10 @@ func (r *run) lost() string {
 				return fmt.Sprintf("it has handled %s/%d up to %d, and the database that writes it keeps it from %d on: "+
 					"what is between is lost to it, and it stands still there. docs/guides/participant-with-own-database.md says how it goes on",
 					topic, n, next-1, a.first)
+			}
+			if ls.neverComes(topic) {
+				return fmt.Sprintf("it stands still behind %d of %s/%d, of which the database that writes it has %d: it has been asked for over and over, "+
+					"and the broker brings nothing; look at that database's relay", next-1, topic, n, a.last)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -76,6 +77,12 @@ func TestQuestions_BecomeFewer(t *testing.T) {
 		s := time.Second
 		if diff := cmp.Diff([]time.Duration{0, 2 * s, 6 * s, 14 * s, 30 * s, 62 * s, 122 * s}, at); diff != "" {
 			t.Fatalf("asked (-want +got):\n%s", diff)
+		}
+		for last, says := range map[int64]bool{7: false, 9: true} { // when it was asked so often, and is there
+			ls.away["t"].last = last
+			if got := r.lost(); strings.Contains(got, "over and over") != says {
+				t.Errorf("of a log that ends at %d it says %q", last, got)
+			}
 		}
 		ls.places["t"] = Place{TopicLane: ls.places["t"].TopicLane, Incarnation: 1, Sequence: 8}
 		r.seek(gap{ls, "t"})

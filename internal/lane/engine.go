@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -378,7 +379,7 @@ func (r *run) manage(ctx context.Context, seam history.Seam, changed map[int]boo
 			return
 		}
 	}
-	r.e.setReady(r.c.Name, r.lost())
+	r.e.setReady(r.c.Name, cmp.Or(r.lost(), r.still()))
 }
 
 // remember keeps in mind which lanes were taken over from the dead, until they are adopted: the lease tells it once.

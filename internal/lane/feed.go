@@ -101,7 +101,6 @@ func (e *Engine) readOnce(ctx context.Context, n int) (err error) {
 
 // sweep compares logs with places, now and then: what the broker did not deliver is read from the database.
 func (e *Engine) sweep(ctx context.Context) {
-	seen := map[*laneState]map[string]int64{}
 	for wait(ctx, e.cfg.Sweep) {
 		heads, err := e.cfg.Store.Heads(ctx)
 		if err != nil {
@@ -110,10 +109,8 @@ func (e *Engine) sweep(ctx context.Context) {
 			}
 			continue
 		}
-		next := map[*laneState]map[string]int64{}
 		for _, r := range e.runs {
-			r.sweep(heads, seen, next)
+			r.sweep(ctx, heads)
 		}
-		seen = next
 	}
 }

@@ -155,6 +155,8 @@ type faultyStore struct {
 	era atomic.Pointer[string]
 	// lines, when set, is told each time when the lines are read, acquire before lanes are taken.
 	lines, acquire func()
+	// blank hides what the log has.
+	blank atomic.Bool
 }
 
 var errCut = fmt.Errorf("cut off: %w", lane.ErrTransient)
@@ -204,6 +206,13 @@ func (s *faultyStore) Acquire(ctx context.Context, name string, lanes []int, hol
 		s.acquire()
 	}
 	return s.Store.Acquire(ctx, name, lanes, holder, ttl, force)
+}
+
+func (s *faultyStore) ReadLog(ctx context.Context, after map[mainstay.TopicLane]int64, limit int) ([]*mainstay.Message, error) {
+	if s.blank.Load() {
+		return nil, nil
+	}
+	return s.Store.ReadLog(ctx, after, limit)
 }
 
 func (s *faultyStore) Renew(ctx context.Context, holder string, ls []lease.Lease, ttl time.Duration) ([]lease.Lease, error) {

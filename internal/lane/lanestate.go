@@ -34,6 +34,8 @@ type laneState struct {
 	leaving bool
 	// inFlight is what may have ended earlier holders, nil when they gave the lane back or that has been passed.
 	inFlight *inFlight
+	// swept is what the sweeps have seen, by topic.
+	swept map[string]swept
 	// deadly are parked messages that became dead letters because they ended processes, by how many of these are held
 	// against them when they are replayed.
 	deadly map[Ref]int
@@ -59,7 +61,7 @@ type keyQueue struct {
 func newLaneState(l lease.Lease) *laneState {
 	return &laneState{
 		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]mark{},
-		past: map[string]history.Log{}, away: map[string]*away{},
+		past: map[string]history.Log{}, away: map[string]*away{}, swept: map[string]swept{},
 		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{}, deadly: map[Ref]int{},
 	}
 }

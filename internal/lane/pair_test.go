@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -410,6 +411,18 @@ type logged struct {
 func (l *logged) Enabled(context.Context, slog.Level) bool { return true }
 func (l *logged) WithAttrs([]slog.Attr) slog.Handler       { return l }
 func (l *logged) WithGroup(string) slog.Handler            { return l }
+
+// count is how often a line with these words was logged.
+func (l *logged) count(words string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if strings.Contains(line, words) {
+			n++
+		}
+	}
+	return n
+}
 
 // Handle keeps the message with its attributes.
 func (l *logged) Handle(_ context.Context, r slog.Record) error {

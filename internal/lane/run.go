@@ -185,28 +185,6 @@ func (r *run) readAnew(ls *laneState) {
 	r.e.look()
 }
 
-// sweep marks lanes that are behind the log and have not moved since the last sweep.
-func (r *run) sweep(heads map[mainstay.TopicLane]int64, seen, next map[*laneState]map[string]int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, ls := range r.lanes {
-		if ls.cameHome(heads) {
-			r.readAnew(ls)
-			continue
-		}
-		at := map[string]int64{}
-		next[ls] = at
-		for topic, p := range ls.places {
-			at[topic] = p.Sequence
-			behind := heads[p.TopicLane] > p.Sequence && len(ls.buf[topic]) == 0
-			if was, ok := seen[ls][topic]; ok && behind && was == p.Sequence {
-				ls.lacks[topic] = true
-			}
-		}
-	}
-	r.signal()
-}
-
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
 func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }

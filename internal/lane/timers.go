@@ -48,7 +48,9 @@ func (r *run) fire(ctx, work context.Context, t *timing) bool {
 	switch {
 	case err == nil:
 		return more
-	case ctx.Err() != nil, errors.Is(err, lease.ErrFenced), errors.Is(err, ErrTransient):
+	case ctx.Err() != nil, errors.Is(err, lease.ErrFenced): // lanes that are lost are dropped when the leases are renewed
+	case errors.Is(err, ErrTransient):
+		r.e.cfg.Logger.WarnContext(ctx, "the database did not take timers, trying again", "consumer", r.c.Name, "err", err)
 	default:
 		r.e.cfg.Logger.ErrorContext(ctx, "timers could not be read, trying again", "consumer", r.c.Name, "err", err)
 	}
