@@ -427,6 +427,7 @@ func (r *run) acquit(ctx context.Context, t *task) {
 		}
 		r.mu.Lock()
 		ls.inFlight = nil
+		r.resume(ls) // which the end of the lane's task does as well, but timers have none
 		r.mu.Unlock()
 	}
 }
