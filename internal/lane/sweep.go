@@ -41,7 +41,7 @@ func (r *run) sweep(ctx context.Context, heads map[mainstay.TopicLane]int64) {
 				ls.lacks[topic] = ls.lacks[topic] || len(ls.buf[topic]) == 0
 			}
 			ls.swept[topic] = s
-			if n := s.behind / stillSweeps; s.behind%stillSweeps == 0 && bits.OnesCount(uint(n)) == 1 { //nolint:gosec // it is not negative
+			if n := s.behind / stillSweeps; s.behind%stillSweeps == 0 && bits.OnesCount(uint(n)) == 1 {
 				r.reportStill(ctx, ls, p, heads[p.TopicLane])
 			}
 		}
