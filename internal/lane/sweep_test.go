@@ -13,8 +13,7 @@ import (
 	"github.com/mainstay-io/mainstay/internal/lane"
 )
 
-// TestEngine_SaysThatALaneStandsStill, whatever the reason: the consumer is not ready, and the log says so, ever more
-// seldom.
+// TestEngine_SaysThatALaneStandsStill, whatever the reason: the consumer is not ready, and the log says so.
 func TestEngine_SaysThatALaneStandsStill(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
@@ -31,13 +30,9 @@ func TestEngine_SaysThatALaneStandsStill(t *testing.T) {
 		err := ran.ready()
 		return err != nil && strings.Contains(err.Error(), "things/"+string(rune('0'+log.Lane))+" stands still behind 0")
 	})
-	const said = "a lane stands still"
-	w.until("it has said so three times", func() bool { return out.count(said) >= 3 })
+	w.until("it was logged", func() bool { return out.count("a lane stands still") > 0 })
 	ran.store.blank.Store(false)
 	w.until("the lane goes on", func() bool { return len(w.effects("c")) == 1 && ran.ready() == nil })
-	if got := out.count(said); got > 12 { // it doubles
-		t.Errorf("it was said %d times", got)
-	}
 }
 
 // TestEngine_ReadsALaneAnewOfWhichItHasAWrongIdea: a message that it takes for parked, and the database does not, must
