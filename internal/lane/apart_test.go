@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/lane"
 	"github.com/mainstay-io/mainstay/internal/relay"
 	"github.com/mainstay-io/mainstay/internal/testkit/pgtest"
@@ -174,6 +175,13 @@ func TestApart_TwoDatabasesWriteOneTopic(t *testing.T) {
 		return errors.As(err, &stranger) && stranger.Topic == "things" && strings.Contains(err.Error(), p.a.store.Origin()) &&
 			strings.Contains(err.Error(), p.b.store.Origin()), fmt.Sprint(err)
 	})
+	answers := func(s *site) bool {
+		_, mine := s.relay.Answer(t.Context(), broker.Question{Topic: "things", Logs: []broker.Wanted{{Lane: 0}}})
+		return mine
+	}
+	if !answers(p.a) || answers(p.b) {
+		t.Error("of two databases that have written to the topic not the one answers whose messages are at the broker")
+	}
 	p.until("the consumer says what is wrong", func() (bool, string) {
 		err := c.ready()
 		return err != nil && strings.Contains(err.Error(), "two databases write the topic"), fmt.Sprint(err)

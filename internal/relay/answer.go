@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // Answer answers a question of another database about logs of this one; false when this one has never written to the
-// topic. What is asked for again is published again by whoever has the lane, from the first message that is kept. It
+// topic, or when this relay refuses the topic, as another database's messages are there: then that one is to answer. What is asked for again is published again by whoever has the lane, from the first message that is kept. It
 // may be called while Run runs.
 func (r *Relay) Answer(ctx context.Context, q broker.Question) (broker.Answer, bool) {
 	a, mine, err := r.answer(ctx, q)
@@ -22,6 +23,9 @@ func (r *Relay) Answer(ctx context.Context, q broker.Question) (broker.Answer, b
 
 func (r *Relay) answer(ctx context.Context, q broker.Question) (broker.Answer, bool, error) {
 	a := broker.Answer{Origin: r.cfg.Origin}
+	if stranger := new(StrangerError); errors.As(r.Ready(), &stranger) && stranger.Topic == q.Topic {
+		return a, false, nil
+	}
 	ctx, cancel := r.call(ctx, "answering a question of another database")
 	defer cancel()
 	past, err := r.cfg.Store.Seam(ctx)
