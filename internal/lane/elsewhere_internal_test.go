@@ -188,7 +188,7 @@ func TestLearn_WhileALaneIsBusy(t *testing.T) {
 	var all sync.WaitGroup
 	all.Go(func() {
 		for incarnation := range int64(100) {
-			r.deliver(1, []*mainstay.Message{message(incarnation+2, 8)})
+			r.deliver([]*mainstay.Message{message(incarnation+2, 8)}, false)
 		}
 	})
 	all.Go(func() {

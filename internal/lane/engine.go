@@ -76,6 +76,10 @@ type Retry struct {
 type Config struct {
 	Store  Store
 	Reader broker.Reader
+	// Follow, where every message of the log is written by this process, calls deliver with what it commits, in the
+	// order of the log, until stop is called. It spares messages the way through the broker, which brings them all the
+	// same. Nil where the broker is the only way.
+	Follow func(deliver func([]*mainstay.Message)) (stop func())
 	// Owners is how the databases of topics elsewhere are asked; without it there are none.
 	Owners broker.Owners
 	// Compared says that a relay publishes to what Reader reads: nothing is read then before it has compared log and
@@ -202,6 +206,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		r.start(ctx, work, &all)
 	}
 	all.Go(func() { e.sweep(ctx) })
+	if e.cfg.Follow != nil {
+		defer e.cfg.Follow(e.tell)()
+	}
 	if e.cfg.Owners != nil {
 		all.Go(func() { e.askOwners(ctx) })
 	}

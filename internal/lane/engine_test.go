@@ -253,6 +253,50 @@ func TestEngine_LivesWithoutABroker(t *testing.T) {
 	w.wantEffects(t, "c", "0", "1", "2", "3", "4")
 }
 
+// TestEngine_HandlesWhatItIsTold: messages are handled though no broker has brought them yet, and nobody looks for what is
+// missing; what is told behind a message that was not is left to the broker. The broker's first copies of what was told
+// are no duplicates.
+func TestEngine_HandlesWhatItIsTold(t *testing.T) {
+	t.Parallel()
+	w := setup(t)
+	publish := faulty(t, w, membroker.Faults{})
+	w.send(event("a", "k", "0"))
+	var tell func([]*mainstay.Message)
+	e := w.start(func(cfg *lane.Config, _ *faultyStore) {
+		cfg.Sweep = time.Hour
+		cfg.Follow = func(deliver func([]*mainstay.Message)) func() {
+			tell = deliver
+			return w.store.Follow(func(ms []*mainstay.Message) {
+				if string(ms[0].Payload) != "untold" {
+					deliver(ms)
+				}
+			})
+		}
+	}, handle("c", []string{"a"}, fine))
+	t.Cleanup(e.end)
+	w.wantEffects(t, "c", "0") // from now on the log is not read any more
+	told := []*mainstay.Message{event("a", "k", "1"), event("a", "k", "2")}
+	w.send(told...)
+	w.wantEffects(t, "c", "0", "1", "2")
+	gaps := w.seen("c gap")
+
+	untold, behind := event("a", "k", "untold"), event("a", "k", "3")
+	w.send(untold)
+	w.send(behind)
+	publish(told...)
+	publish(untold, behind)
+	w.wantEffects(t, "c", "0", "1", "2", "untold", "3")
+	if n := w.seen("c gap"); n != gaps {
+		t.Errorf("%d messages were read from the log, which the broker has brought", n-gaps)
+	}
+	if n := w.seen("c duplicate"); n != 0 {
+		t.Errorf("%d duplicates were counted, want none", n)
+	}
+	tell([]*mainstay.Message{behind})
+	publish(told...)
+	w.until("what came again is counted", func() bool { return w.seen("c duplicate") == 3 })
+}
+
 func TestEngine_StepsOverTombstones(t *testing.T) {
 	t.Parallel()
 	w := setup(t)

@@ -94,8 +94,22 @@ func (e *Engine) readOnce(ctx context.Context, n int) (err error) {
 			return err
 		}
 		for _, r := range e.runs {
-			r.deliver(n, ms)
+			r.deliver(ms, false)
 		}
+	}
+}
+
+// tellAtMost is the most messages of a commit that are told. Where there are more the broker is no slower, and what it
+// brings comes in larger batches, which cost less.
+const tellAtMost = 16
+
+// tell gives the consumers what this process has just committed to the log. It does not block.
+func (e *Engine) tell(ms []*mainstay.Message) {
+	if len(ms) > tellAtMost {
+		return
+	}
+	for _, r := range e.runs {
+		r.deliver(ms, true)
 	}
 }
 

@@ -66,6 +66,7 @@ type world struct {
 	store  *sqlite.Store
 	log    *logbroker.Broker
 	reader broker.Reader // nil: log
+	told   bool          // engines are told of commits, too
 	change chan struct{} // has a value after something was committed
 
 	mu     sync.Mutex
@@ -240,6 +241,9 @@ func (w *world) start(change func(*lane.Config, *faultyStore), consumers ...lane
 	}
 	if w.reader != nil {
 		cfg.Reader = w.reader
+	}
+	if w.told {
+		cfg.Follow = w.store.Follow
 	}
 	if change != nil {
 		change(&cfg, fs)

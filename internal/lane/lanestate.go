@@ -18,6 +18,9 @@ type laneState struct {
 	buf    map[string][]*mainstay.Message // arrived and not taken yet, by topic, dense
 	// arrived is where the last message that was put into buf stands, by topic.
 	arrived map[string]mark
+	// told is the last sequence that did not come by way of the broker, copied the last one that did, by topic: the
+	// first copy of what was told is no duplicate.
+	told, copied map[string]int64
 	// past is what counts of each log, by topic, as of the era in which the lane was read; current is the incarnation
 	// that was the last one then.
 	past    map[string]history.Log
@@ -62,6 +65,7 @@ func newLaneState(l lease.Lease) *laneState {
 	return &laneState{
 		lease: l, places: map[string]Place{}, buf: map[string][]*mainstay.Message{}, arrived: map[string]mark{},
 		past: map[string]history.Log{}, away: map[string]*away{}, swept: map[string]swept{},
+		told: map[string]int64{}, copied: map[string]int64{},
 		lacks: map[string]bool{}, queues: map[queueKey]*keyQueue{}, deadly: map[Ref]int{},
 	}
 }

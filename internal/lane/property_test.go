@@ -115,7 +115,7 @@ func onceInOrder(rt *rapid.T, w *world) {
 		Lose: func(*mainstay.Message) bool { mu.Lock(); defer mu.Unlock(); return chance.IntN(10) < loses },
 	})
 	defer b.Close() // in memory
-	w.reader = b
+	w.reader, w.told = b, rapid.Bool().Draw(rt, "told")
 
 	p := &plans{by: map[string]plan{}}
 	var chunks [][]*mainstay.Message

@@ -131,29 +131,32 @@ func (r *run) placesOf(n int) map[string]Place {
 	return ps
 }
 
-// deliver takes what the broker brought for a lane. What does not fit is dropped: the log has it.
-func (r *run) deliver(n int, ms []*mainstay.Message) {
+// deliver takes what the broker brought, or what this process was told that it has committed. What does not fit is
+// dropped: the log has it.
+func (r *run) deliver(ms []*mainstay.Message, told bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ls := r.lanes[n]
-	if ls == nil {
-		return
-	}
 	found := false
 	for _, m := range ms {
-		if _, ok := ls.places[m.Topic]; !ok || m.Lane != n || r.waits(ls, m.Topic) {
+		ls := r.lanes[m.Lane]
+		if ls == nil || !r.reads(ls, m.Topic) {
 			continue
 		}
 		if ls.away[m.Topic] != nil {
 			ls.learn(m)
 		} else if m.Incarnation > ls.current && r.unknown(ls, m) {
-			return
+			continue
 		}
+		again := ls.came(m, told)
 		next := ls.past[m.Topic].Next(ls.arrived[m.Topic].incarnation, ls.arrived[m.Topic].sequence)
 		switch {
 		case m.Sequence < next, !ls.past[m.Topic].Has(m.Incarnation, m.Sequence):
-			r.e.cfg.Hooks.Handled(r.c.Name, HandledDuplicate, 1)
+			if again {
+				r.e.cfg.Hooks.Handled(r.c.Name, HandledDuplicate, 1)
+			}
 			continue
+		case told && (m.Sequence > next || len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch):
+			continue // the broker brings it, and what comes before it
 		case m.Sequence > next, len(ls.buf[m.Topic]) >= 4*r.e.cfg.Batch, m.Type == mainstay.TypeTombstone && ls.away[m.Topic] == nil:
 			ls.lacks[m.Topic] = true // the log has it, also where the broker has a marker in its place
 		default:
@@ -165,6 +168,24 @@ func (r *run) deliver(n int, ms []*mainstay.Message) {
 	if found {
 		r.signal()
 	}
+}
+
+// reads says that the consumer takes messages of a topic, and knows where it begins.
+func (r *run) reads(ls *laneState, topic string) bool {
+	_, ok := ls.places[topic]
+	return ok && !r.waits(ls, topic)
+}
+
+// came notes by which of the two ways a message came, and says whether it has come by this one before, or by neither
+// that is known here. The marks only count: what is handled the place decides.
+func (ls *laneState) came(m *mainstay.Message, told bool) (again bool) {
+	by, other := ls.copied, ls.told
+	if told {
+		by, other = other, by
+	}
+	again = m.Sequence <= by[m.Topic] || m.Sequence > other[m.Topic]
+	by[m.Topic] = max(by[m.Topic], m.Sequence)
+	return again
 }
 
 // unknown says that the lane is to be read anew: a message is of an incarnation that was opened since. One that is not

@@ -49,6 +49,8 @@ type Database struct {
 	Sequencer sequencer.Store
 	// Gateway is where the payment sandbox keeps its own books.
 	Gateway *sql.DB
+	// Follow is how this process learns of what it has committed to the log; nil where others write to it as well.
+	Follow func(deliver func([]*mainstay.Message)) (stop func())
 	// News is how processes learn of each other's work; nil where there is one process.
 	News News
 	// PollEvery is how often is looked for what nobody told; 0 leaves that to whoever looks.

@@ -45,8 +45,8 @@ type hooks struct {
 	sequencer sequencer.Observer
 	retention retention.Hooks
 
-	// carry and register are nil but in tests: one puts something between the backbone and its broker, the other
-	// adds consumers.
+	// carry and register are nil but in tests: one puts something between the backbone and its broker, past which no
+	// message goes then, the other adds consumers.
 	carry    func(*carrier.Carrier)
 	register func(*worker.Worker)
 }
@@ -98,8 +98,12 @@ func (b *backbone) wire(gateway *sandbox.Gateway, m hooks) error {
 		Config: b.cfg, DB: b.db, Publisher: b.carrier.Publisher, Keep: b.carrier.Keep, Holder: holder, Log: b.log,
 		Relay: m.relay, Sequencer: m.sequencer, Retention: m.retention,
 	})
+	follow := b.db.Follow
+	if m.carry != nil {
+		follow = nil
+	}
 	b.worker, err = workerpart.New(workerpart.Config{
-		Config: b.cfg, DB: b.db, Reader: b.carrier.Reader, Compared: b.carrier.Publisher != nil, Gateway: gateway, Holder: holder, Log: b.log,
+		Config: b.cfg, DB: b.db, Reader: b.carrier.Reader, Follow: follow, Compared: b.carrier.Publisher != nil, Gateway: gateway, Holder: holder, Log: b.log,
 		Lanes: m.lane, Sagas: m.saga, Ended: b.intake.Waiters.Poke, Register: m.register,
 	})
 	return err

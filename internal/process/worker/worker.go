@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/broker"
 	"github.com/mainstay-io/mainstay/internal/clock"
@@ -38,6 +39,8 @@ type Config struct {
 	Owners broker.Owners
 	// Compared says that a relay publishes to what Reader reads.
 	Compared bool
+	// Follow is the database's, or nil: then all messages are read from Reader.
+	Follow func(deliver func([]*mainstay.Message)) (stop func())
 	// Gateway is where payments are made.
 	Gateway payment.Gateway
 	// Holder names the process in leases.
@@ -74,7 +77,7 @@ func New(cfg Config) (*Part, error) {
 		return nil, err
 	}
 	w := worker.New(worker.Config{
-		Store: cfg.DB, Reader: cfg.Reader, Owners: cfg.Owners, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
+		Store: cfg.DB, Reader: cfg.Reader, Follow: cfg.Follow, Owners: cfg.Owners, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
 		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
 		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Hooks: cfg.Lanes,
 		Logger: obs.Sparing(cfg.Log, warnEvery),

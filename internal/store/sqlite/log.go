@@ -95,6 +95,41 @@ func (s *Store) Wake() (<-chan struct{}, func()) {
 	}
 }
 
+// followers are told what the log has grown by.
+type followers struct {
+	mu   sync.Mutex // held while they are told
+	next int
+	subs map[int]func([]*mainstay.Message)
+}
+
+func (f *followers) tell(ms []*mainstay.Message) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, deliver := range f.subs {
+		deliver(ms)
+	}
+}
+
+// Follow calls deliver with what each transaction adds to the log from now on, after its commit and in the order of the
+// log. Nothing is written meanwhile, so deliver must not block, and it must not change the slice or the messages. Once
+// stop has returned it is not called any more.
+func (s *Store) Follow(deliver func([]*mainstay.Message)) (stop func()) {
+	f := &s.followers
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.subs == nil {
+		f.subs = map[int]func([]*mainstay.Message){}
+	}
+	f.next++
+	n := f.next
+	f.subs[n] = deliver
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.subs, n)
+	}
+}
+
 const headsQuery = `/* log.heads */ select topic, lane, last_sequence from log_head`
 
 // Heads answers with the last sequence of every log.

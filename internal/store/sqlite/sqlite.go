@@ -50,8 +50,9 @@ type Store struct {
 	failed  chan struct{}
 	failure atomic.Pointer[error]
 
-	tail  *tail
-	wakes wakes
+	tail      *tail
+	wakes     wakes
+	followers followers
 
 	past     atomic.Pointer[history.Seam]
 	compared atomic.Bool

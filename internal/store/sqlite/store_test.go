@@ -13,6 +13,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/ingest"
 	"github.com/mainstay-io/mainstay/internal/lane"
@@ -251,6 +253,38 @@ func TestStore_FailsAlone(t *testing.T) {
 	}
 	if skus != units/4 || count(t, s) != units/4 || sequences != units/4 {
 		t.Errorf("%d rows, %d messages up to sequence %d, want %d each", skus, count(t, s), sequences, units/4)
+	}
+}
+
+// TestStore_Follow: who follows is told of what was committed, in the order of the log, and of nothing else.
+func TestStore_Follow(t *testing.T) {
+	t.Parallel()
+	s := open(t, newFile(t))
+	var told []string
+	stop := s.Follow(func(ms []*mainstay.Message) {
+		for _, m := range ms {
+			told = append(told, fmt.Sprint(m.Key, m.Sequence, " of incarnation ", m.Incarnation))
+		}
+	})
+	send := func(fail error, keys ...string) {
+		err := s.Run(t.Context(), func(_ context.Context, tx mainstay.Tx) error {
+			for _, key := range keys {
+				tx.Send(&mainstay.Message{Topic: "a", Key: key, Lane: 0, Type: "test.happened", Payload: []byte("{}")})
+			}
+			return fail
+		})
+		if !errors.Is(err, fail) {
+			t.Fatal(err)
+		}
+	}
+	send(nil, "k", "k")
+	send(errOops, "k")
+	send(nil, "k")
+	stop()
+	send(nil, "k")
+	want := []string{"k1 of incarnation 1", "k2 of incarnation 1", "k3 of incarnation 1"}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
 	}
 }
 

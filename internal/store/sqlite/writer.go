@@ -195,6 +195,7 @@ func (w *writer) answer(jobs []*job, err error) {
 	}
 	if err == nil && len(sent) > 0 {
 		w.store.tail.add(sent)
+		w.store.followers.tell(sent)
 		w.store.wakes.wake()
 	}
 	for _, j := range jobs {
