@@ -26,6 +26,7 @@ func (r *run) do(ctx, work context.Context, all *sync.WaitGroup, t *task) {
 	}
 	items := r.heads(ctx, all, t.parked)
 	items = append(items, r.next(t.items)...)
+	r.callFirst(ctx, all, items)
 	r.e.gate.RLock()
 	defer r.e.gate.RUnlock()
 	r.handle(work, t.ended, items)
@@ -121,6 +122,8 @@ func (r *run) handle(ctx context.Context, ended []*finished, items []item) {
 	case len(items) > 1:
 		r.handle(ctx, nil, items[:len(items)/2])
 		r.handle(ctx, nil, items[len(items)/2:])
+	case items[0].early != nil:
+		r.giveUp(ctx, r.fail(ctx, items[0], notSettled(ctx, err)))
 	default:
 		r.giveUp(ctx, r.fail(ctx, items[0], err))
 	}

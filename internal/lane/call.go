@@ -18,8 +18,11 @@ type finished struct {
 	took   time.Duration
 }
 
-// takeCalls records the commands of a remote participant as calls; they are made after the commit.
+// takeCalls records the commands of a remote participant as calls; they are made after the commit, but those that were
+// made first: what has come back of them is booked.
 func (r *run) takeCalls(ctx context.Context, tx Tx, eff *effects, known knowledge, todo []item) error {
+	var items []item
+	var back []*finished
 	for _, it := range todo {
 		if it.row == nil && len(eff.queue(it.ls, it.key()).rows) > 0 {
 			if !r.behind(tx, eff, it) { // an earlier one of the same batch has become a call
@@ -30,13 +33,18 @@ func (r *run) takeCalls(ctx context.Context, tx Tx, eff *effects, known knowledg
 		switch {
 		case err != nil:
 			r.failed(ctx, tx, eff, it, err)
+		case act && it.early != nil && it.early.answered:
+			items, back = append(items, it), append(back, it.early.f)
 		case act:
 			row := parkedRow(it, tx.Now())
 			row.State, row.Due = ParkedCall, tx.Now()
 			eff.park(it, row)
+			if it.early != nil {
+				eff.underWay(it, row)
+			}
 		}
 	}
-	return nil
+	return r.book(ctx, tx, eff, known, items, back)
 }
 
 // call makes the call of a queue's head; r.mu is held, the lane is busy with the caller.
@@ -53,6 +61,7 @@ func (r *run) call(ctx context.Context, all *sync.WaitGroup, ls *laneState, q *k
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.calling(-1)
+		r.took(f.took)
 		if ctx.Err() == nil {
 			r.ended = append(r.ended, f)
 		}
@@ -77,16 +86,27 @@ func (r *run) invoke(ctx context.Context, m *mainstay.Message) (result any, err 
 	return r.c.Participant.Remote.Call(ctx, m)
 }
 
-// settle books the outcomes of calls: effects, barrier, replies; or, of one that nobody knows, when it is repeated.
+// settle books those calls that ended whose rows are still there.
 func (r *run) settle(ctx context.Context, tx Tx, eff *effects, ended []*finished) error {
-	var definite []mainstay.Settlement
 	var items []item
+	var calls []*finished
 	for _, f := range ended {
 		if !current(f) {
 			r.e.cfg.Hooks.Called(r.c.Name, CallDropped, f.took)
 			continue
 		}
-		it := item{ls: f.ls, m: f.row.Message, row: &f.row}
+		items, calls = append(items, item{ls: f.ls, m: f.row.Message, row: &f.row}), append(calls, f)
+	}
+	return r.book(ctx, tx, eff, knowledge{}, items, calls)
+}
+
+// book books the outcomes of calls, each of its item: effects, barrier, replies; or, of one that nobody knows, when it is
+// repeated.
+func (r *run) book(ctx context.Context, tx Tx, eff *effects, known knowledge, all []item, calls []*finished) error {
+	var definite []mainstay.Settlement
+	var items []item
+	for i, f := range calls {
+		it := all[i]
 		rejected := r.rejection(ctx, f.err)
 		if f.err != nil && rejected == nil {
 			r.e.cfg.Hooks.Called(r.c.Name, CallUnknown, f.took)
@@ -103,7 +123,6 @@ func (r *run) settle(ctx context.Context, tx Tx, eff *effects, ended []*finished
 	if err := r.c.Participant.Remote.Settle(ctx, tx, definite); err != nil {
 		return err
 	}
-	known := knowledge{}
 	for i, it := range items {
 		if rej := definite[i].Rejection; rej != nil {
 			r.outcome(tx, eff, known, it, mainstay.OutcomeRejected, rej.Code, rej.Detail, HandledRejected)

@@ -29,6 +29,8 @@ type overlay struct {
 	was     []Parked
 	rows    []Parked
 	changed bool
+	// call is under way for the head, which the unit parks.
+	call *early
 }
 
 func newEffects(r *run) *effects {
@@ -130,6 +132,13 @@ func (eff *effects) park(it item, row Parked) {
 	}
 }
 
+// underWay says that the call of an item, which the unit parks as row, was made already.
+func (eff *effects) underWay(it item, row Parked) {
+	row.Message = it.m
+	it.early.f.row = row
+	eff.queue(it.ls, it.key()).call = it.early
+}
+
 // done is the end of an item; the head of a queue makes way for what waits behind it.
 func (eff *effects) done(tx Tx, it item, outcome string) {
 	eff.count(outcome)
@@ -218,7 +227,8 @@ func (r *run) requeue(ls *laneState, key queueKey, o *overlay) {
 	for i := bodies; i < len(o.rows); i++ {
 		o.rows[i].Message = nil // read again when its turn comes
 	}
-	q.rows, q.calling = o.rows, calling
+	q.rows = o.rows
+	q.calling = calling || r.handOver(o.call, q)
 	r.schedule(ls, q)
 }
 

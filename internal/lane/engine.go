@@ -80,6 +80,9 @@ type Config struct {
 	// order of the log, until stop is called. It spares messages the way through the broker, which brings them all the
 	// same. Nil where the broker is the only way.
 	Follow func(deliver func([]*mainstay.Message)) (stop func())
+	// Known, where no other process can use Store, reads what is known of steps, outside any unit: then calls are made
+	// first, and parked when they are not answered at once. Nil: all calls are parked first.
+	Known func(ctx context.Context, consumer string, stepKeys []string) ([]Barrier, error)
 	// Owners is how the databases of topics elsewhere are asked; without it there are none.
 	Owners broker.Owners
 	// Compared says that a relay publishes to what Reader reads: nothing is read then before it has compared log and

@@ -115,8 +115,12 @@ func parkedRow(it item, now time.Time) Parked {
 	if it.row != nil {
 		return *it.row
 	}
+	state := ParkedRetry
+	if it.early != nil {
+		state = ParkedCall
+	}
 	return Parked{
-		Ref: Ref{it.m.TopicLane(), it.m.Sequence}, Key: it.m.Key, State: ParkedRetry,
+		Ref: Ref{it.m.TopicLane(), it.m.Sequence}, Key: it.m.Key, State: state,
 		StepKey: it.m.StepKey(), Op: it.m.Header(mainstay.HeaderOp), ParkedAt: now, Message: it.m,
 	}
 }

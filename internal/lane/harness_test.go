@@ -67,7 +67,9 @@ type world struct {
 	log    *logbroker.Broker
 	reader broker.Reader // nil: log
 	told   bool          // engines are told of commits, too
-	change chan struct{} // has a value after something was committed
+	// callsFirst: engines make calls before they park them.
+	callsFirst bool
+	change     chan struct{} // has a value after something was committed
 
 	mu     sync.Mutex
 	counts map[string]int
@@ -241,6 +243,9 @@ func (w *world) start(change func(*lane.Config, *faultyStore), consumers ...lane
 	}
 	if w.reader != nil {
 		cfg.Reader = w.reader
+	}
+	if w.callsFirst {
+		cfg.Known = w.store.Barriers
 	}
 	if w.told {
 		cfg.Follow = w.store.Follow

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lease"
@@ -26,6 +27,7 @@ type run struct {
 	wasAlone bool
 	turns    []due         // calls that are due and wait until fewer are under way, in that order
 	calls    int           // under way
+	usual    time.Duration // how long calls take, smoothed
 	ended    []*finished   // calls that came back, to be settled
 	tried    map[int]int64 // by lane, the highest incarnation for which the lane was read anew
 	wake     chan struct{} // has a value when a worker may find something to do

@@ -34,6 +34,8 @@ type item struct {
 	ls  *laneState
 	m   *mainstay.Message
 	row *Parked
+	// early is the call that was made first, nil when none was.
+	early *early
 }
 
 // work runs tasks until ctx ends.

@@ -51,6 +51,8 @@ type Database struct {
 	Gateway *sql.DB
 	// Follow is how this process learns of what it has committed to the log; nil where others write to it as well.
 	Follow func(deliver func([]*mainstay.Message)) (stop func())
+	// Known reads what committed units know of steps; nil where other processes can use the database.
+	Known func(ctx context.Context, consumer string, stepKeys []string) ([]lane.Barrier, error)
 	// News is how processes learn of each other's work; nil where there is one process.
 	News News
 	// PollEvery is how often is looked for what nobody told; 0 leaves that to whoever looks.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/mainstay-io/mainstay/internal/app"
 	"github.com/mainstay-io/mainstay/internal/ingest"
@@ -49,6 +50,8 @@ type hooks struct {
 	// message goes then, the other adds consumers.
 	carry    func(*carrier.Carrier)
 	register func(*worker.Worker)
+	// latency is how long the gateway takes beside its work; zero but in tests.
+	latency time.Duration
 }
 
 // open opens the database and the broker and wires what works between them; group closes what was opened.
@@ -59,7 +62,7 @@ func open(ctx context.Context, cfg app.Config, log *slog.Logger, group *app.Grou
 		return nil, err
 	}
 	group.Opened("database", func(context.Context) error { return closeDatabase(b.db) })
-	gateway, err := sandbox.Open(ctx, b.db.Gateway, b.db.Dialect(), sandbox.Options{})
+	gateway, err := sandbox.Open(ctx, b.db.Gateway, b.db.Dialect(), sandbox.Options{Latency: m.latency})
 	if err != nil {
 		return nil, explainSQLite(fmt.Errorf("opening the payment gateway: %w", err), filepath.Join(filepath.Dir(sqlitePath(cfg)), gatewayFile))
 	}

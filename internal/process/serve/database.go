@@ -45,7 +45,9 @@ func openSQLite(ctx context.Context, cfg app.Config, log *slog.Logger) (*process
 		return nil, errors.Join(fmt.Errorf("opening the gateway's books: %w", err), st.Close())
 	}
 	watch := func(ctx context.Context) error { return explainFailure(st.Watch(ctx), path) }
-	return &process.Database{Store: st, Reads: st.Reader(), Query: st, Follow: st.Follow, Gateway: gateway, Watch: watch, Alone: true, Place: place}, nil
+	return &process.Database{
+		Store: st, Reads: st.Reader(), Query: st, Follow: st.Follow, Known: st.Barriers, Gateway: gateway, Watch: watch, Alone: true, Place: place,
+	}, nil
 }
 
 // migrateSQLite makes the file and brings its schema up to date.

@@ -137,7 +137,7 @@ func runBackbone(t *testing.T, dir string) *backbone {
 	cfg.Data = dir
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	group := app.NewGroup(log, app.NewHealth(log), 10*time.Second)
-	b, err := open(t.Context(), cfg, log, group, hooks{})
+	b, err := open(t.Context(), cfg, log, group, hooks{latency: 50 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func New(cfg Config) (*Part, error) {
 		return nil, err
 	}
 	w := worker.New(worker.Config{
-		Store: cfg.DB, Reader: cfg.Reader, Follow: cfg.Follow, Owners: cfg.Owners, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
+		Store: cfg.DB, Reader: cfg.Reader, Follow: cfg.Follow, Known: cfg.DB.Known, Owners: cfg.Owners, Compared: cfg.Compared, Lanes: cfg.DB.Lanes(), Holder: cfg.Holder, ForceLeases: cfg.DB.Alone,
 		Calls: 8 * cfg.Config.WorkerConcurrency, CallTimeout: cfg.Config.CallTimeout,
 		Retry: lane.Retry{Budget: cfg.Config.RetryBudget}, Clock: clock.System, Hooks: cfg.Lanes,
 		Logger: obs.Sparing(cfg.Log, warnEvery),

@@ -324,17 +324,26 @@ func (t *laneTx) Barriers(ctx context.Context, stepKeys []string) ([]lane.Barrie
 	if len(stepKeys) == 0 {
 		return nil, nil
 	}
+	return readBarriers(ctx, t, t.consumer, stepKeys)
+}
+
+// Barriers reads what committed units know of a participant's steps, in both directions.
+func (s *Store) Barriers(ctx context.Context, consumer string, stepKeys []string) ([]lane.Barrier, error) {
+	return readBarriers(ctx, s, consumer, stepKeys)
+}
+
+func readBarriers(ctx context.Context, q queryer, consumer string, stepKeys []string) ([]lane.Barrier, error) {
 	var bs []lane.Barrier
-	err := each(ctx, t, func(rows *sql.Rows) error {
+	err := each(ctx, q, func(rows *sql.Rows) error {
 		var b lane.Barrier
 		if err := rows.Scan(&b.StepKey, &b.Op, &b.Outcome, &b.Code, &b.Detail, &b.MessageID); err != nil {
 			return err
 		}
 		bs = append(bs, b)
 		return nil
-	}, barriersQuery, t.consumer, array(stepKeys))
+	}, barriersQuery, consumer, array(stepKeys))
 	if err != nil {
-		return nil, fmt.Errorf("reading the barrier of %s: %w", t.consumer, err)
+		return nil, fmt.Errorf("reading the barrier of %s: %w", consumer, err)
 	}
 	return bs, nil
 }
