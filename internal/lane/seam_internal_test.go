@@ -18,6 +18,9 @@ func (s oneLog) ReadLog(context.Context, map[mainstay.TopicLane]int64, int) ([]*
 	return s.ms, nil
 }
 
+// LoadParked finds none.
+func (oneLog) LoadParked(context.Context, string, []Ref) ([]Parked, error) { return nil, nil }
+
 // TestReadLog_OfAnIncarnationThatIsNotKnown: what the database numbers in an incarnation that was opened since the lane
 // was read is not stepped over, whether the broker brings it or not. One that is not known then either is.
 func TestReadLog_OfAnIncarnationThatIsNotKnown(t *testing.T) {
@@ -37,5 +40,28 @@ func TestReadLog_OfAnIncarnationThatIsNotKnown(t *testing.T) {
 	}
 	if items := r.readLog(t.Context(), []gap{{again, "t"}}, 1); len(items) > 0 || again.gone {
 		t.Fatalf("gave %d messages of a stranger, and lets go of the lane again: %v", len(items), again.gone)
+	}
+}
+
+// TestHeads_OfARowThatIsNotThere: what is parked in the engine's memory and not in the database would never be read.
+func TestHeads_OfARowThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	for name, find := range map[string]func(r *run, ls *laneState, q *keyQueue) bool{
+		"a head": func(r *run, ls *laneState, q *keyQueue) bool {
+			return len(r.heads(t.Context(), nil, []due{{ls: ls, q: q}})) > 0
+		},
+		"one that runs alone": func(r *run, ls *laneState, q *keyQueue) bool {
+			_, ok := r.find(t.Context(), &task{lanes: []*laneState{ls}, alone: &single{ref: q.rows[0].Ref}})
+			return ok
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, ls, q := parkedIn(t)
+			r.e.cfg.Store = oneLog{}
+			if find(r, ls, q) || !ls.gone || r.lanes[0] != nil {
+				t.Fatalf("the lane is let go of: %v", ls.gone)
+			}
+		})
 	}
 }
