@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -168,5 +169,103 @@ func TestTakeAlone_OfTheLaneThatIsChargedLeast(t *testing.T) {
 	clear(ls.inFlight.timers)
 	if left := (&task{}); !r.takeAlone(left) || !left.alone.none {
 		t.Errorf("takes %+v, want the end of it", left.alone)
+	}
+}
+
+// fencing is a store in which every unit is fenced; besides notes whether another handler could have run meanwhile.
+type fencing struct {
+	oneLog
+	e              *Engine
+	units, besides int
+	parked         []Parked
+}
+
+func (s *fencing) LoadParked(context.Context, string, []Ref) ([]Parked, error) { return s.parked, nil }
+
+func (s *fencing) Unit(context.Context, Unit, func(context.Context, Tx) error) error {
+	s.units++
+	if s.e.gate.TryRLock() {
+		s.e.gate.RUnlock()
+		s.besides++
+	}
+	return lease.ErrFenced
+}
+
+// TestAlone_NothingRunsBeside from the mark on; and a lane that was lost to another holder is let go of.
+func TestAlone_NothingRunsBeside(t *testing.T) {
+	t.Parallel()
+	for name, do := range map[string]func(r *run, ls *laneState, q *keyQueue){
+		"a message": func(r *run, ls *laneState, q *keyQueue) {
+			r.doAlone(t.Context(), t.Context(), &task{lanes: []*laneState{ls}, alone: &single{ref: q.rows[0].Ref}})
+		},
+		"a timer": func(r *run, ls *laneState, _ *keyQueue) {
+			if err := r.fireOne(t.Context(), &timing{}, ls, "x"); err == nil {
+				t.Error("it is fired in a lane that was lost")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, ls, q := parkedIn(t)
+			ls.inFlight = newInFlight()
+			q.rows[0].Message = &mainstay.Message{Topic: "orders", Key: "k"}
+			s := &fencing{e: r.e, parked: q.rows}
+			r.e.cfg.Store = s
+			do(r, ls, q)
+			if s.units != 1 || s.besides > 0 || !ls.gone || r.lanes[0] != nil {
+				t.Errorf("%d units, beside others %d; the lane is let go of: %v", s.units, s.besides, ls.gone)
+			}
+		})
+	}
+}
+
+// TestPassed_SurvivedWhateverItCameTo: a head in flight that failed and waits again has ended no process.
+func TestPassed_SurvivedWhateverItCameTo(t *testing.T) {
+	t.Parallel()
+	ls := suspected(true, Parked{Ref: ref(1), State: ParkedRetry})
+	ls.inFlight = newInFlight()
+	ls.inFlight.heads[ref(1)], ls.deadly[ref(1)] = true, 1
+	row := Parked{Ref: ref(1), State: ParkedRetry}
+	again := row
+	again.Attempts++
+	ls.passed(&overlay{was: []Parked{row}, rows: []Parked{again}})
+	if _, _, ok := ls.nextInFlight(); ok || ls.deadly[ref(1)] != 1 {
+		t.Errorf("it is to run alone again: %v; held against it: %d", ok, ls.deadly[ref(1)])
+	}
+	if ls.passed(&overlay{was: []Parked{again}}); len(ls.deadly) > 0 {
+		t.Error("what is not parked any more is held against it")
+	}
+}
+
+// TestSuspicious_LeavesAloneWhatIsGivenBack: nothing begins there.
+func TestSuspicious_LeavesAloneWhatIsGivenBack(t *testing.T) {
+	t.Parallel()
+	r, ls, _ := parkedIn(t)
+	ls.inFlight = newInFlight()
+	ls.inFlight.timers["x"] = true
+	if found := r.suspicious(); len(found) != 1 {
+		t.Fatalf("%d lanes", len(found))
+	}
+	if ls.leaving = true; len(r.suspicious()) != 0 {
+		t.Fatal("timers fire in a lane that is given back")
+	}
+}
+
+type unanswered struct{ mainstay.Remote }
+
+func (unanswered) Call(ctx context.Context, _ *mainstay.Message) (any, error) { return nil, ctx.Err() }
+
+// TestRunAlone_ACallThatTheEndInterrupts counts for nothing: whoever has the lane next makes it again.
+func TestRunAlone_ACallThatTheEndInterrupts(t *testing.T) {
+	t.Parallel()
+	r, ls, q := parkedIn(t)
+	s := &fencing{e: r.e}
+	r.e.cfg.Store, r.c.Participant = s, &Participant{Remote: unanswered{}}
+	q.rows[0].Message = &mainstay.Message{Topic: "orders", Key: "k"}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	r.runAlone(ended, t.Context(), &task{}, item{ls: ls, m: q.rows[0].Message, row: &q.rows[0]})
+	if s.units > 0 || r.calls != 0 {
+		t.Errorf("%d units were written, %d calls are under way", s.units, r.calls)
 	}
 }

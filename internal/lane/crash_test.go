@@ -8,7 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/mainstay-io/mainstay"
 	"github.com/mainstay-io/mainstay/internal/lane"
@@ -282,39 +281,4 @@ func TestCrash_AMarkWithoutADeathChargesNobody(t *testing.T) {
 	if n := w.number("select count(*) from dead_letter"); n != 0 {
 		t.Errorf("%d dead letters", n)
 	}
-}
-
-// While a message runs alone no other handler of the process does.
-func TestCrash_NothingRunsBeside(t *testing.T) {
-	t.Parallel()
-	w := setup(t)
-	w.send(event("orders", "k", "1"))
-	w.rows(`insert into crash (consumer, lane, topic, sequence, count, running) select 'mail', lane, '', 0, 2, 0 from outbox`)
-	beside := make(chan struct{}, 1)
-	other := handle("other", []string{"others"}, func(context.Context, *mainstay.Message) error {
-		select {
-		case beside <- struct{}{}:
-		default:
-		}
-		return nil
-	})
-	alone := handle("mail", []string{"orders"}, func(context.Context, *mainstay.Message) error {
-		for len(beside) > 0 {
-			<-beside
-		}
-		moment := time.NewTimer(200 * time.Millisecond)
-		defer moment.Stop()
-		select {
-		case <-beside:
-			t.Error("a handler ran beside it")
-		case <-moment.C:
-		}
-		return nil
-	})
-	for i := range 100 { // one a batch, so that there is always another
-		w.send(event("others", fmt.Sprint(i), fmt.Sprint(i)))
-	}
-	e := w.start(func(c *lane.Config, _ *faultyStore) { c.Batch = 1 }, other, alone)
-	t.Cleanup(e.end)
-	w.until("all is handled", func() bool { return w.number("select count(*) from effect") == 101 })
 }

@@ -75,7 +75,7 @@ func (b *Broker) limits(cfg jetstream.StreamConfig) []rule {
 		{ok: cfg.Discard == jetstream.DiscardNew, says: "discard must be new: old messages may not make room for new ones"},
 		{ok: cfg.MaxMsgsPerSubject <= 0, says: "max_msgs_per_subject must not be set: it bounds each log by itself"},
 		{ok: kept == 0 || kept >= leastKeep, says: fmt.Sprintf("max_age of %v is far too short: %v at least", kept, leastKeep)},
-		{ok: kept == 0 || kept >= goodKeep || kept < leastKeep, weak: true, says: fmt.Sprintf("max_age of %v is short: a consumer with a database of its own that is away for longer must ask for a refill", kept)},
+		{ok: kept == 0 || kept >= goodKeep, weak: true, says: fmt.Sprintf("max_age of %v is short: a consumer with a database of its own that is away for longer must ask for a refill", kept)},
 		{ok: !known || kept > 0 && kept < b.cfg.Outbox, says: fmt.Sprintf("max_age must be shorter than outbox_retention (%v), so that the outbox has what the stream has; it is %s", b.cfg.Outbox, ageText(kept))},
 		{ok: cfg.ConsumerLimits.InactiveThreshold == 0 || cfg.ConsumerLimits.InactiveThreshold >= consumerTimeout, says: fmt.Sprintf("consumer_limits.inactive_threshold must be %v at least: readers are refused", consumerTimeout)},
 		{ok: cfg.MaxConsumers <= 0, weak: true, says: fmt.Sprintf("max_consumers of %d refuses readers beyond it, which then read the database", cfg.MaxConsumers)},

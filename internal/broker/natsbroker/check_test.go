@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -78,7 +79,7 @@ func TestOpen_JudgesEachSetting(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			prefix := "s-" + strings.ReplaceAll(name, " ", "-")
+			prefix := fmt.Sprintf("s-%x", name) // no setting's name is in it
 			cfg := goodStream(prefix)
 			c.set(&cfg)
 			st, err := js.CreateStream(t.Context(), cfg)
@@ -88,6 +89,25 @@ func TestOpen_JudgesEachSetting(t *testing.T) {
 			awaitSources(t, st)
 			wantJudged(t, natsbroker.Config{InProcess: srv, Prefix: prefix, Outbox: 7 * 24 * time.Hour}, c.refused, c.weakens)
 		})
+	}
+}
+
+// TestOpen_ComparesLanes: who says no number is not refused for another one's.
+func TestOpen_ComparesLanes(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t, natsembed.Config{Lazy: true})
+	for _, c := range []struct {
+		lanes   int
+		refused bool
+	}{{4, false}, {4, false}, {0, false}, {8, true}} {
+		b, err := natsbroker.Open(t.Context(), natsbroker.Config{InProcess: srv, Lanes: c.lanes})
+		var settings *natsbroker.SettingsError
+		if refused := errors.As(err, &settings) && settings.Lanes; refused != c.refused || err != nil && !refused {
+			t.Errorf("with %d lanes: %v", c.lanes, err)
+		}
+		if err == nil {
+			_ = b.Close()
+		}
 	}
 }
 
