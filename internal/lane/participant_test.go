@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -235,61 +234,6 @@ func bothWays(t *testing.T, test func(t *testing.T, w *world)) {
 			w.callsFirst = first
 			test(t, w)
 		})
-	}
-}
-
-// TestRemote_WhatIsAnsweredAtOnceIsNotParked counts transactions: one for each command that is called first.
-func TestRemote_WhatIsAnsweredAtOnceIsNotParked(t *testing.T) {
-	t.Parallel()
-	bothWays(t, func(t *testing.T, w *world) {
-		c := &callee{w: w, call: func(context.Context, *mainstay.Message) (any, error) { return "ok", nil }}
-		e := w.start(nil, remote(c))
-		w.send(command("s", mainstay.OpDo))
-		w.wantReplies(t, "s do done")
-		w.send(command("s", mainstay.OpDo)) // the barrier knows the step
-		w.wantReplies(t, "s do done", "s do done")
-		w.send(command("s", mainstay.OpUndo)) // parked in either way
-		w.wantReplies(t, "s do done", "s do done", "s undo done")
-		e.end()
-		units := 5
-		if w.callsFirst {
-			units = 4
-		}
-		if c.called("do s") != 1 {
-			t.Errorf("called %d times, want once", c.called("do s"))
-		}
-		if got := w.seen("batch"); got != units {
-			t.Errorf("%d transactions, want %d", got, units)
-		}
-	})
-}
-
-// TestRemote_TheLogRemembersACall: a process dies between the answer to a call that it made first and the unit that was
-// to book it. The compensation that was sent meanwhile reaches the callee all the same.
-func TestRemote_TheLogRemembersACall(t *testing.T) {
-	t.Parallel()
-	w := setup(t)
-	w.callsFirst = true
-	died := make(chan struct{})
-	var store *faultyStore
-	c := &callee{w: w, call: func(context.Context, *mainstay.Message) (any, error) {
-		store.dead.Store(true)
-		close(died)
-		return "ok", nil
-	}}
-	first := w.start(func(_ *lane.Config, fs *faultyStore) { store = fs }, remote(c))
-	w.send(command("s", mainstay.OpDo))
-	<-died
-	first.kill()
-	w.send(command("s", mainstay.OpUndo))
-	c2 := &callee{w: w, call: func(context.Context, *mainstay.Message) (any, error) { return "ok", nil }}
-	w.run(t, remote(c2))
-	w.until("the compensation is answered", func() bool { return slices.Contains(w.replies(), "s undo done") })
-	if c2.called("undo s") != 1 {
-		t.Error("the callee was not told of the compensation")
-	}
-	if done := w.number("select count(*) from barrier where op = 'do' and outcome = 'done'"); done != c2.called("do s") {
-		t.Errorf("%d actions are booked, and %d were called again", done, c2.called("do s"))
 	}
 }
 
