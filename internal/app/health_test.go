@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -100,8 +101,13 @@ func TestHealth_WatchesItself(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		h := app.NewHealth(slog.New(slog.NewTextHandler(&log, nil)))
-		var away error
-		h.Check("database", func(context.Context) error { return away })
+		var away atomic.Bool
+		h.Check("database", func(context.Context) error {
+			if away.Load() {
+				return errors.New("refused")
+			}
+			return nil
+		})
 		h.Check("broker", func(context.Context) error { return nil })
 		ctx, stop := context.WithCancel(t.Context())
 		var running sync.WaitGroup
@@ -117,9 +123,9 @@ func TestHealth_WatchesItself(t *testing.T) {
 		expect(false, 0, "")
 		h.Start()
 		expect(true, 0, "")
-		away = errors.New("refused")
+		away.Store(true)
 		expect(false, 1, `level=WARN msg="dependency is not ready" dependency=database reason=refused`)
-		away = nil
+		away.Store(false)
 		expect(true, 2, `msg="dependency is ready again" dependency=database`)
 		h.Stop()
 		expect(false, 2, "")
