@@ -10,8 +10,9 @@ import (
 )
 
 // Answer answers a question of another database about logs of this one; false when this one has never written to the
-// topic, or when this relay refuses the topic, as another database's messages are there: then that one is to answer. What is asked for again is published again by whoever has the lane, from the first message that is kept. It
-// may be called while Run runs.
+// topic, or when this relay refuses the topic, as another database's messages are there: then that one is to answer.
+// What is asked for again is published again by whoever has the lane, from the first message that is kept. It may be
+// called while Run runs.
 func (r *Relay) Answer(ctx context.Context, q broker.Question) (broker.Answer, bool) {
 	a, mine, err := r.answer(ctx, q)
 	if err != nil {
